@@ -1,0 +1,134 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* The contract of a driver. An SR type is a row of types.def: a layout (how disks live inside a place) on a transport
+   (how this process reaches the place). Both are const and sparse: an empty slot is a call the type does not offer.
+   Drivers know no XML, SQL or HTTP, never log above debug, and are called by guard.c alone, which has taken care that:
+     - the SR is connected (place filled, state made) in every slot but probe, create, connect;
+     - the lock of the method's row is held, so WHOLE slots run alone in their SR and SERIAL ones one at a time;
+     - vdi is a disk of the SR whose state is VDI_LIVE, unless the slot says otherwise;
+     - for slots with a plan, the plan is committed in the journal.
+   A slot returns 0, or -1 with the fault filled by the place that knows most. After -1 from a slot with a plan the
+   layout's settle is called, as after a crash: slots need not clean up after themselves.
+   Outputs are written on success only and live in the arena given. */
+#ifndef SMAPI_BACKENDS_DRIVER_H
+#define SMAPI_BACKENDS_DRIVER_H
+
+#include "server/base/fault.h"
+#include "server/base/model.h"
+#include "server/base/text.h"
+#include <sys/types.h>
+
+/* What drivers need of the daemon's configuration. Lives as long as the process. */
+struct backend_settings {
+    const char *mount_base; /* "/run/sr-mount" */
+    struct uuid server;     /* of this daemon, what is written into owner claims */
+};
+
+/* Where an SR's content stands once its transport has connected it. */
+struct place {
+    int dir;      /* open directory, or -1 */
+    char *path;   /* by which programs on this host reach it: <mount_base>/<sr>; malloc'd */
+    dev_t device; /* identity of the directory: what is not this is not the SR */
+    ino_t inode;
+};
+
+struct sr_type;
+
+/* An SR in this process. Made by the registry of the handlers, which alone frees it. */
+struct sr {
+    struct uuid uuid;
+    const struct sr_type *type;
+    const struct backend_settings *settings;
+    struct arena *arena; /* lives as long as the SR */
+    struct pairs config; /* device_config, checked by backend_config_check */
+    bool connected;
+    struct place place;
+    void *state; /* the layout's, made by its attach slot, freed by its detach slot */
+};
+
+/* What a probe found. */
+struct found_sr {
+    struct uuid uuid;
+    const char *path;
+    uint64_t size; /* bytes, 0 when it cannot be told */
+};
+struct found_list {
+    struct found_sr *items;
+    size_t count, room;
+};
+void found_add(struct arena *a, struct found_list *l, struct found_sr item);
+
+struct disk_write {
+    uint64_t epoch;
+    const char *data;
+};
+
+struct layout {
+    const char *name;
+
+    /* The uuid of an SR of this layout in the directory dir, if there is one; false otherwise. Changes nothing. */
+    bool (*recognise)(int dir, struct uuid *out);
+
+    /* SR. create: the place is empty; leaves a marker. attach: checks marker and owner, adopts what the rules allow,
+       fills sr->state. detach frees it. delete: no disks are left; SRNotEmpty naming the first foreign name. */
+    int (*sr_create)(struct sr *sr, const struct plan *plan, struct fault *f);
+    int (*sr_delete)(struct sr *sr, const struct plan *plan, struct fault *f);
+    int (*sr_attach)(struct sr *sr, struct fault *f);
+    void (*sr_detach)(struct sr *sr);
+    /* Everything on the medium, hidden and damaged ones too. known: the rows, for layouts that have no medium of their
+       own and for what the medium cannot hold. Deletes nothing. */
+    int (*sr_scan)(struct sr *sr, const struct vdi_list *known, struct arena *a, struct vdi_list *out,
+                   struct sr_totals *totals, struct fault *f);
+    int (*sr_totals)(struct sr *sr, struct sr_totals *out, struct fault *f); /* physical_* only */
+
+    /* Disks. create: wanted has uuid, location, size, format ("" for the default), labels; out is what stands. */
+    int (*vdi_create)(struct sr *sr, const struct plan *plan, const struct vdi *wanted, struct arena *a,
+                      struct vdi *out, struct fault *f);
+    int (*vdi_delete)(struct sr *sr, const struct plan *plan, const struct vdi *vdi, struct fault *f);
+    int (*vdi_introduce)(struct sr *sr, const struct plan *plan, const char *location, struct arena *a, struct vdi *out,
+                         struct fault *f);
+    int (*vdi_update)(struct sr *sr, const struct plan *plan, const struct vdi *vdi, struct arena *a, struct vdi *out,
+                      struct fault *f);
+    int (*vdi_resize)(struct sr *sr, const struct plan *plan, const struct vdi *vdi, struct arena *a, struct vdi *out,
+                      struct fault *f);
+    /* made: the new disk, plan->made; base: what plan->base names, if out_base->uuid is set on return. */
+    int (*vdi_snapshot)(struct sr *sr, const struct plan *plan, const struct vdi *vdi, struct arena *a,
+                        struct vdi *made, struct vdi *base, struct fault *f);
+    int (*vdi_clone)(struct sr *sr, const struct plan *plan, const struct vdi *vdi, struct arena *a, struct vdi *made,
+                     struct vdi *base, struct fault *f);
+    /* Where the disk's content is reached on this host. Idempotent; makes only kernel state. */
+    int (*vdi_attach)(struct sr *sr, const struct vdi *vdi, bool writable, struct arena *a, const char **path,
+                      struct fault *f);
+    int (*vdi_detach)(struct sr *sr, const struct vdi *vdi, struct fault *f);
+    /* After the lease's commit: from now on nothing of an older epoch may be written. deactivate: before the release's
+       commit: nothing of this epoch is under way any more. */
+    int (*vdi_activate)(struct sr *sr, const struct vdi *vdi, uint64_t epoch, bool writable, struct fault *f);
+    int (*vdi_deactivate)(struct sr *sr, const struct vdi *vdi, struct fault *f);
+
+    /* The data path of layouts that are their own disk (dummy). */
+    int (*disk_write)(struct sr *sr, const struct vdi *vdi, uint64_t epoch, const char *data, struct fault *f);
+    int (*disk_log)(struct sr *sr, const struct vdi *vdi, struct arena *a, struct disk_write **out, size_t *count,
+                    struct fault *f);
+
+    /* Brings the medium to an end of the operation: whole when it is past its point of no return (or plan->keep allows
+       to go on), undone otherwise. Looks at the medium only, may be repeated, never removes what is not the plan's.
+       SETTLED_DONE of an operation with a result fills vdi (resize, create, update, introduce: the disk; snapshot,
+       clone: made and base) as its slot would have. */
+    int (*settle)(struct sr *sr, const struct plan *plan, const struct vdi *wanted, struct arena *a, enum settled *how,
+                  struct vdi *vdi, struct vdi *base, struct fault *f);
+};
+
+struct transport {
+    const char *name;
+    /* Makes a place that did not exist, empty; SRExists when it holds something. For sr_create. */
+    int (*create)(struct sr *sr, const struct plan *plan, struct fault *f);
+    /* Removes what create made, if it is empty. For sr_delete, and to undo sr_create. */
+    int (*destroy)(struct sr *sr, const struct plan *plan, struct fault *f);
+    /* Fills sr->place. Idempotent. disconnect undoes it. */
+    int (*connect)(struct sr *sr, struct fault *f);
+    int (*disconnect)(struct sr *sr, struct fault *f);
+    /* SRs of this layout that can be reached with config. */
+    int (*probe)(const struct layout *layout, const struct pairs *config, const struct backend_settings *settings,
+                 struct arena *a, struct found_list *out, struct fault *f);
+};
+
+#endif

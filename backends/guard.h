@@ -1,0 +1,74 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* The only caller of drivers. Each function refuses with Unimplemented what the SR's type does not offer, checks what
+   the driver may assume (a disk that is damaged or quarantined gives VDIUnavailable, an SR that is not connected
+   SRUnavailable), and checks what it promised (a broken promise aborts: it is a bug). Parameters as in driver.h. */
+#ifndef SMAPI_BACKENDS_GUARD_H
+#define SMAPI_BACKENDS_GUARD_H
+
+#include "backends/types.h"
+
+/* Capabilities as methods.def names them: slots of the layout or transport. */
+enum capability {
+    CAP_NONE, /* every type */
+    CAP_sr_create,
+    CAP_sr_delete,
+    CAP_sr_attach,
+    CAP_sr_probe,
+    CAP_sr_scan,
+    CAP_vdi_create,
+    CAP_vdi_delete,
+    CAP_vdi_introduce,
+    CAP_vdi_resize,
+    CAP_vdi_snapshot,
+    CAP_vdi_clone,
+    CAP_vdi_attach,
+    CAP_vdi_activate,
+    CAP_disk_write,
+    CAP_disk_log
+};
+
+bool backend_offers(const struct sr_type *type, enum capability cap);
+
+/* A place made and marked, left disconnected. */
+int backend_sr_create(struct sr *sr, const struct plan *plan, struct fault *f);
+/* A connected SR emptied of our own files and unmarked, then disconnected and its place removed if we made it. */
+int backend_sr_delete(struct sr *sr, const struct plan *plan, struct fault *f);
+/* Transport connected, layout attached; idempotent. */
+int backend_sr_attach(struct sr *sr, struct fault *f);
+/* The other way; idempotent. */
+int backend_sr_detach(struct sr *sr, struct fault *f);
+/* The SR still is where it was connected: marker readable, place not replaced. SRUnavailable otherwise. */
+int backend_sr_check(struct sr *sr, struct fault *f);
+int backend_sr_scan(struct sr *sr, const struct vdi_list *known, struct arena *a, struct vdi_list *out,
+                    struct sr_totals *totals, struct fault *f);
+int backend_sr_probe(const struct sr_type *type, const struct pairs *config, const struct backend_settings *settings,
+                     struct arena *a, struct found_list *out, struct fault *f);
+
+int backend_vdi_create(struct sr *sr, const struct plan *plan, const struct vdi *wanted, struct arena *a,
+                       struct vdi *out, struct fault *f);
+int backend_vdi_delete(struct sr *sr, const struct plan *plan, const struct vdi *vdi, struct fault *f);
+int backend_vdi_introduce(struct sr *sr, const struct plan *plan, const char *location, struct arena *a,
+                          struct vdi *out, struct fault *f);
+/* Types without a vdi_update slot succeed: xapi calls it whatever the capabilities say. */
+int backend_vdi_update(struct sr *sr, const struct plan *plan, const struct vdi *vdi, struct arena *a, struct vdi *out,
+                       struct fault *f);
+int backend_vdi_resize(struct sr *sr, const struct plan *plan, const struct vdi *vdi, struct arena *a, struct vdi *out,
+                       struct fault *f);
+/* writable: a clone; otherwise a snapshot. */
+int backend_vdi_fork(struct sr *sr, const struct plan *plan, const struct vdi *vdi, bool writable, struct arena *a,
+                     struct vdi *made, struct vdi *base, struct fault *f);
+int backend_vdi_attach(struct sr *sr, const struct vdi *vdi, bool writable, struct arena *a, const char **path,
+                       struct fault *f);
+int backend_vdi_detach(struct sr *sr, const struct vdi *vdi, struct fault *f);
+int backend_vdi_activate(struct sr *sr, const struct vdi *vdi, uint64_t epoch, bool writable, struct fault *f);
+int backend_vdi_deactivate(struct sr *sr, const struct vdi *vdi, struct fault *f);
+int backend_disk_write(struct sr *sr, const struct vdi *vdi, uint64_t epoch, const char *data, struct fault *f);
+int backend_disk_log(struct sr *sr, const struct vdi *vdi, struct arena *a, struct disk_write **out, size_t *count,
+                     struct fault *f);
+
+/* After a failed slot or a crash: driver.h's settle. sr_create and sr_delete are settled here through both halves:
+   an interrupted sr_create is undone, an sr_delete past its point of no return finished. */
+int backend_settle(struct sr *sr, const struct plan *plan, const struct vdi *wanted, struct arena *a, enum settled *how,
+                   struct vdi *vdi, struct vdi *base, struct fault *f);
+
+#endif

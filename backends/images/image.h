@@ -1,0 +1,55 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* Image formats: how a disk's bytes lie in a file or a volume. A table of rows; layouts ask it, never a format itself.
+ */
+#ifndef SMAPI_BACKENDS_IMAGE_H
+#define SMAPI_BACKENDS_IMAGE_H
+
+#include "server/base/fault.h"
+#include "server/base/uuid.h"
+
+/* What an image says of itself. */
+struct image_info {
+    uint64_t size;        /* virtual, bytes */
+    uint64_t utilisation; /* allocated on the medium, bytes (blocks, not file length) */
+    bool hidden;          /* a base that is not to be served */
+    bool differencing;    /* has a parent */
+    struct uuid parent;   /* VDI uuid of the parent, from the base name its locator ends in; none if that is no uuid */
+    unsigned char id[16], parent_id[16]; /* the format's own identifiers; zero where the format has none */
+};
+
+/* Where a format may keep the bytes it is about to overwrite: a file of this name beneath dir. */
+struct image_journal {
+    int dir;
+    const char *name;
+};
+
+struct image_format {
+    const char *name;   /* "raw", "vhd": vdi_sm_config's type */
+    const char *suffix; /* ".raw", ".vhd" */
+    bool chains;        /* knows parents: make_child, hide */
+
+    /* The size an image really gets for a size asked for; VDISize with the limits when there is none. */
+    int (*round)(uint64_t wanted, uint64_t *size, struct fault *f);
+    /* Writes an empty image into a new, empty file. No sync. id: the uuid the image carries inside. */
+    int (*make)(int fd, const struct uuid *id, uint64_t size, struct fault *f);
+    /* Reads and checks what stands. VDILoad, saying what is wrong, for anything that is not a sound image. */
+    int (*info)(int fd, struct image_info *out, struct fault *f);
+    /* Makes it larger; size is rounded and not smaller than now. Leaves the journal's file only when it fails;
+       synced. revert: undoes what an interrupted grow left, removes the journal; fine when there is none. */
+    int (*grow)(int fd, uint64_t size, const struct image_journal *journal, struct fault *f);
+    int (*revert)(int fd, const struct image_journal *journal, struct fault *f);
+    /* An empty child in a new file, of the parent's size, whose locators lead to <parent><suffix> beside it. No sync.
+     */
+    int (*make_child)(int fd, const struct uuid *id, int parent_fd, const struct uuid *parent, struct fault *f);
+    /* Sets or clears the hidden mark. No sync. */
+    int (*hide)(int fd, bool hidden, struct fault *f);
+};
+
+extern const struct image_format image_raw;
+
+/* All rows; by name; by a file name of the form <uuid><suffix>. NULL when there is none. */
+const struct image_format *const *image_formats(size_t *count);
+const struct image_format *image_format_find(const char *name);
+const struct image_format *image_format_of_file(const char *file, struct uuid *uuid);
+
+#endif

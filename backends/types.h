@@ -1,0 +1,36 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* The registry of SR types, read from types.def. */
+#ifndef SMAPI_BACKENDS_TYPES_H
+#define SMAPI_BACKENDS_TYPES_H
+
+#include "backends/driver.h"
+
+struct config_key {
+    const char *key, *kind;
+    bool required;
+    enum fault_code missing, bad;
+    const char *text;
+};
+
+struct sr_type {
+    const char *name;
+    const struct layout *layout;
+    const struct transport *transport;
+    const char *content; /* phy, vhd, … */
+    const char *title, *text;
+    const char *const *capabilities;
+    size_t capability_count;
+    const struct config_key *keys;
+    size_t key_count;
+};
+
+const struct sr_type *sr_types(size_t *count);
+/* NULL when there is none; SRUnknownType is the caller's to say. */
+const struct sr_type *sr_type_find(const char *name);
+
+/* Checks a device_config against the type's keys: each required one there, each value of its kind, no unknown key
+   (InvalidArg; SRmaster, which xapi puts into every call, is known everywhere). When partial is set, as for a probe,
+   nothing but what is there is checked, and keys marked REQUIRED are still required. */
+int backend_config_check(const struct sr_type *type, const struct pairs *config, struct fault *f);
+
+#endif

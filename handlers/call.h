@@ -1,0 +1,43 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* One request on its way: what every call has. Made by the server, filled by dispatch, freed by the server. */
+#ifndef SMAPI_HANDLERS_CALL_H
+#define SMAPI_HANDLERS_CALL_H
+
+#include "server/base/fault.h"
+#include "server/base/identity.h"
+#include "server/base/turn.h"
+#include "server/wire/value.h"
+#include "store/journal.h"
+
+struct method;
+struct sr;
+
+struct call {
+    /* From the server. */
+    struct arena *arena; /* the call's; everything below lives in it */
+    uint64_t id;         /* counts calls of this process, for log lines and the header X-SMAPI-Call-Id */
+    struct identity who;
+    const char *type;  /* of the path /sm/<type>; NULL for /RPC2 */
+    struct op_key op;  /* X-SMAPI-Op-Id; digest filled when given */
+    const char *trace; /* traceparent header, or NULL */
+    int64_t arrived;   /* clock_boot_ns when the body was whole */
+
+    /* From dispatch_prepare. */
+    const struct method *method; /* NULL until known */
+    const void *args;            /* struct <name>_args of its row */
+    struct turn turn;
+
+    /* While it runs. */
+    struct sr *sr;    /* of calls on a known SR */
+    struct plan plan; /* of MEDIUM calls */
+    int64_t started;
+    struct value *result; /* set on success */
+    uint64_t epoch;       /* header X-SMAPI-Epoch when not 0 */
+    struct fault fault;   /* code not 0: what went wrong */
+
+    /* The outcome: the bytes of the methodResponse, in the arena. Set once dispatch is done with the call. */
+    const char *reply;
+    size_t reply_length;
+};
+
+#endif

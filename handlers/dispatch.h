@@ -1,0 +1,44 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* From a method's name to its answer: the row says who may, under which turn, with which journal bracket. */
+#ifndef SMAPI_HANDLERS_DISPATCH_H
+#define SMAPI_HANDLERS_DISPATCH_H
+
+#include "backends/driver.h"
+#include "handlers/call.h"
+#include "store/store.h"
+
+struct dispatch;
+
+struct dispatch_settings {
+    struct store *store;
+    struct backend_settings backend;
+    /* wire/write.h; given so that handlers know no XML. malloc'd results. */
+    char *(*write_result)(const struct value *v, size_t *length);
+    char *(*write_fault)(const struct fault *f, size_t *length);
+};
+
+void dispatch_free(struct dispatch *d); /* disconnects nothing: what is attached stays attached */
+/* Reads the rows of SRs and open operations. Every SR that has an attachment or an open operation is "recovering" and
+   answers SRUnavailable until dispatch_recover_sr has run for it. */
+int dispatch_new(const struct dispatch_settings *settings, struct dispatch **out, struct fault *f);
+
+/* SRs to recover, in arena a. Each is to be given to dispatch_recover_sr on a worker, with turn {LOCK_WHOLE, sr}. */
+int dispatch_recoveries(struct dispatch *d, struct arena *a, struct uuid **out, size_t *count);
+/* Settles what is open on it and connects it again. What cannot be settled stays recovering, with a log line. */
+void dispatch_recover_sr(struct dispatch *d, const struct uuid *sr);
+bool dispatch_ready(struct dispatch *d); /* every recovery has been tried */
+
+/* Finds the row, checks role and parameters, fills call->method, args and turn. On refusal the call is done: fault and
+   reply are set and the outcome is logged. Never waits; safe on the thread that reads the network. True when the call
+   is done already. */
+bool dispatch_prepare(struct dispatch *d, struct call *call, const char *method, struct value *const *params,
+                      size_t count);
+/* Does the call; its turn has come (LOCK_NONE: any time). Sets reply. May wait on store and medium. */
+void dispatch_run(struct dispatch *d, struct call *call);
+/* Ends a call that failed before dispatch_prepare, or could not get its turn: the fault is set, the reply is made. */
+void dispatch_refuse(struct dispatch *d, struct call *call);
+
+/* All rows of all tables as JSON, for smapid --describe. */
+void dispatch_describe(struct text *out);
+
+#endif

@@ -1,0 +1,47 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* The one error object. Functions return 0 or -1; the reason is in the fault, written once by the place that knows
+   most. Upper layers may add context in front (fault_prefix), never replace the code. */
+#ifndef SMAPI_BASE_FAULT_H
+#define SMAPI_BASE_FAULT_H
+
+#include "server/base/own.h"
+#include <stdbool.h>
+#include <stddef.h>
+
+enum fault_code {
+    FAULT_NONE = 0,
+#define FAULT_ROW(name, code, text, when) FAULT_##name = (code),
+#include "server/base/fault.def"
+#undef FAULT_ROW
+};
+
+#define FAULT_DETAIL 768
+
+struct fault {
+    enum fault_code code;
+    char detail[FAULT_DETAIL]; /* for the person who reads it at night: what was tried, on which object, what came back
+                                */
+};
+
+struct fault_row {
+    enum fault_code code;
+    const char *name, *text, *when;
+};
+
+/* All rows, in the order of fault.def. */
+const struct fault_row *fault_rows(size_t *count);
+/* The row of a code; never NULL for a code of the enum. */
+const struct fault_row *fault_row(enum fault_code code);
+
+/* Both return -1, so that a caller can return them. A fault already set is replaced. */
+int fault_set(struct fault *f, enum fault_code code, const char *fmt, ...) PRINTF(3, 4);
+/* Appends ": " and the text of errno; errno ENOSPC and EDQUOT always become SRNoSpace. */
+int fault_errno(struct fault *f, enum fault_code code, const char *fmt, ...) PRINTF(3, 4);
+/* Writes context in front of the detail. */
+int fault_prefix(struct fault *f, const char *fmt, ...) PRINTF(2, 3);
+
+/* "description [opterr=detail]", as xapi's storage manager writes it; without the bracket when there is no detail.
+   Bytes that are not UTF-8, and characters XML cannot carry, become '?'. */
+void fault_string(const struct fault *f, char *out, size_t size);
+
+#endif

@@ -1,0 +1,84 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "server/base/point.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+const struct point_row point_rows[POINT_COUNT] = {
+#define POINT_ROW(name, text) {#name, text},
+#include "server/base/point.def"
+#undef POINT_ROW
+};
+
+enum action { ACTION_NONE, ACTION_KILL, ACTION_EIO, ACTION_ENOSPC, ACTION_SLEEP };
+
+static const char *const action_names[] = {"", "kill", "eio", "enospc", "sleep"};
+
+static int armed_point = -1;
+static enum action armed_action = ACTION_NONE;
+static atomic_int passages_left;
+
+static int point_index(const char *name)
+{
+    for (int i = 0; i < POINT_COUNT; i++)
+        if (strcmp(point_rows[i].name, name) == 0)
+            return i;
+    return -1;
+}
+
+static enum action action_index(const char *name)
+{
+    for (enum action i = ACTION_KILL; i <= ACTION_SLEEP; i++)
+        if (strcmp(action_names[i], name) == 0)
+            return i;
+    return ACTION_NONE;
+}
+
+int point_arm_from_environment(void)
+{
+    const char *spec = getenv("SMAPI_POINT");
+    if (!spec)
+        return 0;
+    char name[64] = "", action[16] = "";
+    int count = 1;
+    if (sscanf(spec, "%63[a-z0-9_]:%15[a-z]:%d", name, action, &count) < 2 || count < 1)
+        return -1;
+    armed_point = point_index(name);
+    armed_action = action_index(action);
+    atomic_store(&passages_left, count);
+    return armed_point < 0 || armed_action == ACTION_NONE ? -1 : 0;
+}
+
+static int point_act(void)
+{
+    switch (armed_action) {
+    case ACTION_KILL:
+        kill(getpid(), SIGKILL);
+        for (;;)
+            pause();
+    case ACTION_EIO:
+        errno = EIO;
+        return -1;
+    case ACTION_ENOSPC:
+        errno = ENOSPC;
+        return -1;
+    case ACTION_SLEEP:
+        sleep(1);
+        return 0;
+    case ACTION_NONE:
+        break;
+    }
+    return 0;
+}
+
+int point_pass(enum point p)
+{
+    if ((int) p != armed_point)
+        return 0;
+    return atomic_fetch_sub(&passages_left, 1) == 1 ? point_act() : 0;
+}

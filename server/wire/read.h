@@ -1,0 +1,34 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* Text to values: the strict gate over every byte first, then libxml2's SAX2. */
+#ifndef SMAPI_WIRE_READ_H
+#define SMAPI_WIRE_READ_H
+
+#include "server/base/arena.h"
+#include "server/base/fault.h"
+#include "server/wire/value.h"
+
+/* Limits of the gate, for requests (design: at most 128 KiB, which is what the kernel lets xapi pass in one argument).
+ */
+#define WIRE_BODY_MAX    (128U * 1024U)
+#define WIRE_DEPTH_MAX   16U /* elements open at once; a SMAPI call needs about 8 values deep */
+#define WIRE_ELEMENT_MAX 4096U
+#define WIRE_MEMBER_MAX  512U /* per struct */
+#define WIRE_NAME_MAX    128U /* bytes of a member's name */
+#define WIRE_STRING_MAX  (64U * 1024U)
+
+/* One XML-RPC methodCall. method and params live in the arena the reader was given. */
+struct wire_call {
+    const char *method;
+    struct value **params;
+    size_t count;
+};
+
+/* Checks and reads a body of length bytes (not NUL-terminated). -1 with fault BadRequest, naming what is wrong and at
+   which byte, never quoting more than 40 bytes of input. Never fetches anything, expands only the five predefined and
+   numeric references. Allocates only from arena, in proportion to length. Safe on any thread. */
+int wire_read_call(struct arena *arena, const char *body, size_t length, struct wire_call *out, struct fault *f);
+
+/* The gate alone (fuzz target and tests): 0 when the bytes may be handed to a library. */
+int wire_gate(const char *body, size_t length, struct fault *f);
+
+#endif
