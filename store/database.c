@@ -224,9 +224,9 @@ bool database_is_full(struct database *d, int code)
     return code == SQLITE_IOERR_WRITE && (why == EDQUOT || why == EFBIG);
 }
 
-void database_checkpoint(struct database *d)
+void database_checkpoint(struct database *d, bool now)
 {
-    if (d->log_pages < LOG_PAGES)
+    if (!now && d->log_pages < LOG_PAGES)
         return;
     int code = sqlite3_wal_checkpoint_v2(d->connection, NULL, SQLITE_CHECKPOINT_PASSIVE, NULL, NULL);
     if (code != SQLITE_OK && !database_is_full(d, code))

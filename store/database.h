@@ -24,8 +24,9 @@ struct database {
 int database_open(struct database *d, const char *path, struct fault *f);
 void database_close(struct database *d); /* a zeroed one is fine */
 
-/* Copies the log back into the database once it is long; what remains is done the next time. */
-void database_checkpoint(struct database *d);
+/* Copies the log back into the database once it is long, or now; what finds no room is done the next time. Not inside a
+   transaction. */
+void database_checkpoint(struct database *d, bool now);
 /* Whether a transaction is open: SQLite ends it by itself on some failures. */
 bool database_in_transaction(struct database *d);
 /* Whether this result code, just returned, only says that there is no room. */

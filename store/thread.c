@@ -75,11 +75,13 @@ static int refuse(struct store *s, struct request *r)
     return fault_set(r->fault, FAULT_SRNoSpace, "the store %s is full: nothing was changed", s->db.path);
 }
 
-/* Together; and when there is no room for all, each for itself, so that a small one may still pass. */
+/* Together; and when there is no room for all, each for itself, so that a small one may still pass: the log, copied
+   back, is written again from its start. */
 static void run_writes(struct store *s, struct request *first)
 {
     if (!first || run_together(s, first, NULL))
         return;
+    database_checkpoint(&s->db, true);
     for (struct request *r = first; r; r = r->next)
         if (!run_together(s, r, r->next))
             refuse(s, r);
@@ -172,7 +174,7 @@ static void *serve(void *arg)
         finish(reads, &s->reads);
         run_writes(s, writes);
         finish(writes, &s->writes);
-        database_checkpoint(&s->db);
+        database_checkpoint(&s->db, false);
         expire_when_due(s);
     }
     return NULL;
