@@ -14,6 +14,7 @@ struct request;
 /* First in, first out. Its length is bounded by the number of threads: each waits for its one request. */
 struct requests {
     struct request *first, *last;
+    size_t count;
 };
 
 struct store {

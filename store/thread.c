@@ -113,6 +113,7 @@ static void add(struct requests *list, struct request *r)
     else
         list->first = r;
     list->last = r;
+    list->count++;
 }
 
 static struct request *take(struct requests *list)
