@@ -247,6 +247,17 @@ void database_checkpoint(struct database *d, bool now)
     d->log_pages = 0;
 }
 
+void database_hold_size(struct database *d, bool hold)
+{
+    char pages[ANSWER] = "1073741823", sql[ANSWER + 32]; /* SQLite's own ceiling */
+    struct fault f;
+    if (hold && ask(d, "PRAGMA page_count", pages, &f) < 0)
+        database_die(d, sqlite3_errcode(d->connection), "page_count");
+    snprintf(sql, sizeof sql, "PRAGMA max_page_count = %s", pages);
+    if (ask(d, sql, pages, &f) < 0)
+        database_die(d, sqlite3_errcode(d->connection), "max_page_count");
+}
+
 void database_die(struct database *d, int code, const char *doing)
 {
     log_line(LOG_ERROR, "the store %s: %s: %s (%d): what is durable is not known, aborting", d->path, doing,

@@ -269,10 +269,10 @@ static const char *small_writes_pass_beside_a_large_one(const struct scratch *sc
     struct racer racers[8] = {0};
     struct store *s = open_store(scratch->state);
     WANT(store_write(s, put_sr, (char[]){SR_A}, &f) == 0);
-    WANT(limit_files(1 << 20) == 0);
+    WANT(limit_files(9 << 20) == 0);
     for (unsigned round = 0; round < 5; round++) {
         for (unsigned i = 0; i < COUNT_OF(racers); i++) {
-            racers[i] = (struct racer){.store = s, .put = {100 * round + i, i == 3 ? 4 << 20 : 10}};
+            racers[i] = (struct racer){.store = s, .put = {100 * round + i, i == 3 ? 12 << 20 : 10}};
             pthread_create(&racers[i].thread, NULL, race, &racers[i]);
         }
         for (unsigned i = 0; i < COUNT_OF(racers); i++)
