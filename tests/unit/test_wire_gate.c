@@ -268,6 +268,7 @@ static void only_characters_of_xml_are_read(void **state)
 }
 
 #define MEMBER(inside) ONE("<value><struct><member>" inside "</member></struct></value>")
+#define DATE(inside)   TYPED("<dateTime.iso8601>" inside "</dateTime.iso8601>")
 #define TYPED(inside)  ONE("<value>" inside "</value>")
 
 static const struct {
@@ -360,6 +361,16 @@ static const struct {
     {TYPED("<double>11111111111111111111111111111111111111111</double>"), "double holds"},
     {TYPED("<dateTime.iso8601/>"), "dateTime"},
     {TYPED("<dateTime.iso8601>2026-01-01T00:00:00</dateTime.iso8601>"), "dateTime"},
+    {DATE("20260101T00:00:00Z"), "dateTime"},
+    {DATE("20260101t00:00:00"), "dateTime"},
+    {DATE("2026010 T00:00:00"), "dateTime"},
+    {DATE("09990101T00:00:00"), "dateTime"},
+    {DATE("20260001T00:00:00"), "dateTime"},
+    {DATE("20261301T00:00:00"), "dateTime"},
+    {DATE("20260132T00:00:00"), "dateTime"},
+    {DATE("20260101T24:00:00"), "dateTime"},
+    {DATE("20260101T00:60:00"), "dateTime"},
+    {DATE("20260101T00:00:60"), "dateTime"},
     {TYPED("<base64>A</base64>"), "base64 holds"},
     {TYPED("<base64>A===</base64>"), "base64 holds"},
     {TYPED("<base64>AA=A</base64>"), "base64 holds"},
@@ -388,6 +399,8 @@ static void empty_elements_and_blanks_are_accepted_where_they_may_stand(void **s
         TYPED("<struct/>"),
         TYPED("<array><data/></array>"),
         MEMBER("<name/><value/>"),
+        DATE("10000101T00:00:00"),
+        DATE("99991231T23:59:59"),
         TYPED("a > b ]] \" '"),
         TYPED("&amp;&lt;&gt;&quot;&apos;&#x41;&#000000065;&#13;&#x10fFfF;"),
     };
