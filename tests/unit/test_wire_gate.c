@@ -423,18 +423,14 @@ static void body_of(struct text *t, size_t n)
 
 static void depth_of(struct text *t, size_t n)
 {
-    /* methodCall, params, param; then value, array, data in turn; a string inside the last value. */
-    static const char *const open[] = {"<value>", "<array>", "<data>"};
-    static const char *const shut[] = {"</value>", "</array>", "</data>"};
-    size_t rest = n - 3, closed = 0;
+    /* methodCall, params, param; then value, array, data in turn, or a struct where an array would have to go on. */
+    static const char *const names[] = {"value", "array", "data"};
+    size_t rest = n - 3;
     text_add(t, CALL_HEAD "<param>");
     for (size_t i = 0; i < rest; i++)
-        text_add(t, open[i % 3]);
-    /* An array cannot stay empty. */
-    if (rest % 3 == 2)
-        text_add(t, "<data/>");
-    for (; closed < rest; closed++)
-        text_add(t, shut[(rest - closed - 1) % 3]);
+        text_printf(t, "<%s>", i % 3 == 1 && i == rest - 1 ? "struct" : names[i % 3]);
+    for (size_t i = rest; i-- > 0;)
+        text_printf(t, "</%s>", i % 3 == 1 && i == rest - 1 ? "struct" : names[i % 3]);
     text_add(t, "</param>" CALL_TAIL);
 }
 
@@ -492,9 +488,9 @@ static void method_name_of(struct text *t, size_t n)
 
 static const struct limit limits[] = {
     {"the body is longer", WIRE_BODY_MAX, body_of},
-    {"nested deeper than 16", WIRE_DEPTH_MAX, depth_of},
-    {"more than 4096 elements", WIRE_ELEMENT_MAX, elements_of},
-    {"more than 512 members", WIRE_MEMBER_MAX, members_of},
+    {"nested deeper than", WIRE_DEPTH_MAX, depth_of},
+    {" elements, at byte", WIRE_ELEMENT_MAX, elements_of},
+    {" members, at byte", WIRE_MEMBER_MAX, members_of},
     {"the name of a member is longer", WIRE_NAME_MAX, name_of},
     {"a string is longer", WIRE_STRING_MAX, string_of},
     {"a string is longer", WIRE_STRING_MAX, untyped_string_of},
