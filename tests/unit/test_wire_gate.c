@@ -336,6 +336,8 @@ static const struct {
     {TYPED("&#xFFFE;"), "a reference"},
     {TYPED("&#x110000;"), "a reference"},
     {TYPED("&#99999999999999999999;"), "a reference"},
+    {TYPED("&#4294967361;"), "a reference"}, /* 65 in 32 bits */
+    {TYPED("&#x100000041;"), "a reference"},
     {TYPED("&#65 ;"), "a reference"},
     {TYPED("&#X41;"), "a reference"},
     {TYPED("<int/>"), "32 bits"},
