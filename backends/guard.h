@@ -28,6 +28,8 @@ enum capability {
 };
 
 bool backend_offers(const struct sr_type *type, enum capability cap);
+/* The same for a capability as xapi names it ("VDI_CREATE"); false for a name that is none of ours. */
+bool backend_offers_named(const struct sr_type *type, const char *name);
 
 /* A place made and marked, left disconnected. */
 int backend_sr_create(struct sr *sr, const struct plan *plan, struct fault *f);
@@ -37,7 +39,10 @@ int backend_sr_delete(struct sr *sr, const struct plan *plan, struct fault *f);
 int backend_sr_attach(struct sr *sr, struct fault *f);
 /* The other way; idempotent. */
 int backend_sr_detach(struct sr *sr, struct fault *f);
-/* The SR still is where it was connected: marker readable, place not replaced. SRUnavailable otherwise. */
+/* Frees what an SR holds in this process and leaves the place as it is, for a daemon that ends. Idempotent. */
+void backend_sr_release(struct sr *sr);
+/* The SR still is where it was connected: marker in place, place not replaced, not poisoned. SRUnavailable otherwise.
+   The functions below that touch the medium ask it themselves. */
 int backend_sr_check(struct sr *sr, struct fault *f);
 int backend_sr_scan(struct sr *sr, const struct vdi_list *known, struct arena *a, struct vdi_list *out,
                     struct sr_totals *totals, struct fault *f);
@@ -46,6 +51,8 @@ int backend_sr_probe(const struct sr_type *type, const struct pairs *config, con
 
 int backend_vdi_create(struct sr *sr, const struct plan *plan, const struct vdi *wanted, struct arena *a,
                        struct vdi *out, struct fault *f);
+/* What vdi_delete and vdi_resize put into their plan before it is committed: device and inode of the image. */
+int backend_vdi_locate(struct sr *sr, const struct vdi *vdi, struct plan *plan, struct fault *f);
 int backend_vdi_delete(struct sr *sr, const struct plan *plan, const struct vdi *vdi, struct fault *f);
 int backend_vdi_introduce(struct sr *sr, const struct plan *plan, const char *location, struct arena *a,
                           struct vdi *out, struct fault *f);
@@ -59,6 +66,7 @@ int backend_vdi_fork(struct sr *sr, const struct plan *plan, const struct vdi *v
                      struct vdi *made, struct vdi *base, struct fault *f);
 int backend_vdi_attach(struct sr *sr, const struct vdi *vdi, bool writable, struct arena *a, const char **path,
                        struct fault *f);
+/* detach and deactivate take a disk in any state, on an SR in any state: what was taken can always be given back. */
 int backend_vdi_detach(struct sr *sr, const struct vdi *vdi, struct fault *f);
 int backend_vdi_activate(struct sr *sr, const struct vdi *vdi, uint64_t epoch, bool writable, struct fault *f);
 int backend_vdi_deactivate(struct sr *sr, const struct vdi *vdi, struct fault *f);
