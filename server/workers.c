@@ -38,7 +38,7 @@ struct workers {
     unsigned ready_count;
     pthread_t *threads;
     unsigned thread_count, idle_count;
-    bool ending;
+    bool draining, ending;
 };
 
 bool turn_excludes(const struct turn *a, const struct turn *b)
@@ -282,35 +282,53 @@ static struct job *job_new(const struct turn *turn, void (*run)(void *), void *a
     return job;
 }
 
+/* The lane to wait in, or NULL with the fault set. */
+static struct lane *admit(struct workers *w, const struct uuid *sr, struct fault *f)
+{
+    if (w->draining) {
+        fault_set(f, FAULT_Busy, "the daemon is stopping");
+        return NULL;
+    }
+    struct lane *l = lane_find(w, sr);
+    if (l && l->waiting_count >= w->limits.waiting) {
+        fault_set(f, FAULT_Busy, "%u calls wait for %s already", l->waiting_count,
+                  uuid_is(sr) ? "this SR" : "a worker");
+        return NULL;
+    }
+    return l ? l : lane_add(w, sr);
+}
+
 int workers_submit(struct workers *w, const struct turn *turn, void (*run)(void *), void *arg, struct fault *f)
 {
     pthread_mutex_lock(&w->mutex);
-    struct lane *l = lane_find(w, &turn->sr);
-    if (l && l->waiting_count >= w->limits.waiting) {
-        unsigned waiting = l->waiting_count;
-        pthread_mutex_unlock(&w->mutex);
-        return fault_set(f, FAULT_Busy, "%u calls wait for %s already", waiting,
-                         uuid_is(&turn->sr) ? "this SR" : "a worker");
+    struct lane *l = admit(w, &turn->sr, f);
+    if (l) {
+        struct job *job = job_new(turn, run, arg);
+        unsigned before = w->ready_count;
+        job->lane = l;
+        append(l, job);
+        lane_advance(w, l);
+        wake_for(w, before);
     }
-    if (!l)
-        l = lane_add(w, &turn->sr);
-    struct job *job = job_new(turn, run, arg);
-    job->lane = l;
-    append(l, job);
-    unsigned before = w->ready_count;
-    lane_advance(w, l);
-    wake_for(w, before);
     pthread_mutex_unlock(&w->mutex);
-    return 0;
+    return l ? 0 : -1;
+}
+
+void workers_drain(struct workers *w)
+{
+    pthread_mutex_lock(&w->mutex);
+    w->draining = true;
+    while (w->lane_count > 0)
+        pthread_cond_wait(&w->calm, &w->mutex);
+    pthread_mutex_unlock(&w->mutex);
 }
 
 void workers_stop(struct workers *w)
 {
     if (!w)
         return;
+    workers_drain(w);
     pthread_mutex_lock(&w->mutex);
-    while (w->lane_count > 0)
-        pthread_cond_wait(&w->calm, &w->mutex);
     w->ending = true;
     pthread_cond_broadcast(&w->wake);
     pthread_mutex_unlock(&w->mutex);

@@ -18,15 +18,16 @@ struct workers_settings {
     unsigned waiting; /* at most in one SR */
 };
 
-/* Runs what was submitted to its end, then ends the threads. NULL is fine. Nothing may be submitted meanwhile by
-   others than the work itself. */
+/* From now on refuses what is submitted (Busy), and returns when all that was submitted before has run to its end. */
+void workers_drain(struct workers *w);
+/* Drains, ends the threads and frees. Nobody may submit any more. NULL is fine. */
 void workers_stop(struct workers *w);
 /* -1 with fault EIO when not even one thread can be had. */
 int workers_new(const struct workers_settings *settings, struct workers **out, struct fault *f);
 
 /* Has run(arg) called on a thread of the pool once the turn has come. -1 with fault Busy when too many wait for this
-   SR; run is never called then. Calls without an SR share one queue, in which nothing excludes anything. Never waits;
-   safe on any thread. */
+   SR, or the pool is drained; run is never called then. Calls without an SR share one queue, in which nothing excludes
+   anything. Never waits; safe on any thread. */
 int workers_submit(struct workers *w, const struct turn *turn, void (*run)(void *), void *arg, struct fault *f);
 
 /* Whether two turns of one SR exclude each other; symmetric. A VDI turn that names no disk may be about any, so it

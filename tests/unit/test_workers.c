@@ -252,6 +252,20 @@ static void stopping_runs_all_that_waits(void **state)
         assert_true(atomic_load(&t[i].ended));
 }
 
+static void a_drained_pool_refuses(void **state)
+{
+    (void) state;
+    struct workers *w = pool(2, 1, 1);
+    struct turn turn = turn_of(LOCK_SHARED, SR_A, "");
+    struct task t = {0};
+    struct fault f = {0};
+    workers_drain(w);
+    assert_int_equal(workers_submit(w, &turn, task_run, &t, &f), -1);
+    assert_int_equal(f.code, FAULT_Busy);
+    workers_stop(w);
+    assert_false(atomic_load(&t.begun));
+}
+
 /* Plain memory guarded by turns alone: a sanitizer, and the sums, tell when two ran at once. */
 struct guarded {
     unsigned whole, disks[2];
@@ -310,6 +324,7 @@ int main(void)
         cmocka_unit_test(a_hung_sr_keeps_only_its_share_of_the_threads),
         cmocka_unit_test(one_more_than_may_wait_is_refused_busy),
         cmocka_unit_test(stopping_runs_all_that_waits),
+        cmocka_unit_test(a_drained_pool_refuses),
         cmocka_unit_test(turns_guard_plain_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
