@@ -43,7 +43,8 @@ struct peer {
 struct exchange {
     struct door *door;
     struct MHD_Connection *connection;
-    struct request *request; /* of a call */
+    enum http_route route;
+    struct request *request; /* of a call, else NULL */
     bool begun;              /* the call counts as under way */
 };
 
@@ -238,17 +239,18 @@ static enum MHD_Result on_header(void *arg, enum MHD_ValueKind kind, const char 
     return MHD_YES;
 }
 
-static struct exchange *exchange_new(struct door *door, struct MHD_Connection *c)
+static struct exchange *exchange_new(struct door *door, struct MHD_Connection *c, enum http_route route)
 {
     struct exchange *e = calloc(1, sizeof *e);
     if (!e)
         abort();
     e->door = door;
     e->connection = c;
+    e->route = route;
     return e;
 }
 
-/* The head is whole, nothing of the body was read. */
+/* The head is whole, nothing of the body was read. What is answered here closes the connection. */
 static enum MHD_Result begin_exchange(struct door *door, struct MHD_Connection *c, const char *method, const char *path,
                                       const char *version, void **context)
 {
@@ -259,10 +261,9 @@ static enum MHD_Result begin_exchange(struct door *door, struct MHD_Connection *
     http_judge(method, path, version, &head, &verdict);
     if (verdict.route == HTTP_REFUSED)
         return send_refusal(c, &verdict);
-    if (verdict.route != HTTP_CALL)
-        return send_page(h, c, verdict.route);
-    struct exchange *e = exchange_new(door, c);
-    e->request = request_new(atomic_fetch_add(&h->last_id, 1) + 1, identity_of(c), verdict.type, &head);
+    struct exchange *e = exchange_new(door, c, verdict.route);
+    if (verdict.route == HTTP_CALL)
+        e->request = request_new(atomic_fetch_add(&h->last_id, 1) + 1, identity_of(c), verdict.type, &head);
     *context = e;
     return MHD_YES;
 }
@@ -275,6 +276,8 @@ static enum MHD_Result on_request(void *arg, struct MHD_Connection *c, const cha
     struct exchange *e = *context;
     if (!e)
         return begin_exchange(arg, c, method, path, version, context);
+    if (e->route != HTTP_CALL)
+        return send_page(e->door->https, c, e->route);
     if (*length > 0) {
         bool taken = request_take(e->request, piece, *length);
         *length = 0;
