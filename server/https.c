@@ -19,6 +19,7 @@ struct door {
     struct https *https;
     struct MHD_Daemon *daemon; /* NULL when this door was not asked for */
     bool tls;
+    int listener; /* ours again once the door is quiesced; -1 before */
 };
 
 struct https {
@@ -342,6 +343,7 @@ static int door_open(struct https *h, struct door *door, bool tls, int fd, struc
     struct MHD_OptionItem no_options[] = {{MHD_OPTION_END, 0, NULL}};
     door->https = h;
     door->tls = tls;
+    door->listener = -1;
     door->daemon = MHD_start_daemon(
         tls ? flags | MHD_USE_TLS : flags, 0, NULL, NULL, on_request, door, MHD_OPTION_EXTERNAL_LOGGER, on_log, NULL,
         MHD_OPTION_LISTEN_SOCKET, fd, MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t) CONNECTION_POOL,
@@ -387,13 +389,23 @@ unsigned https_port(const struct https *h)
     return h->port;
 }
 
+/* Refuses what wants to come in. The descriptor stays open, as the library's thread may be about to use its number. */
 static void door_quiesce(struct door *door)
 {
     if (!door->daemon)
         return;
-    int fd = MHD_quiesce_daemon(door->daemon);
-    if (fd >= 0)
-        close(fd);
+    door->listener = MHD_quiesce_daemon(door->daemon);
+    if (door->listener >= 0)
+        shutdown(door->listener, SHUT_RDWR);
+}
+
+static void door_close(struct door *door)
+{
+    if (!door->daemon)
+        return;
+    MHD_stop_daemon(door->daemon);
+    if (door->listener >= 0)
+        close(door->listener);
 }
 
 void https_quiesce(struct https *h)
@@ -421,10 +433,8 @@ void https_stop(struct https *h)
 {
     https_quiesce(h);
     wait_sent(h);
-    if (h->tls_door.daemon)
-        MHD_stop_daemon(h->tls_door.daemon);
-    if (h->unix_door.daemon)
-        MHD_stop_daemon(h->unix_door.daemon);
+    door_close(&h->tls_door);
+    door_close(&h->unix_door);
     pthread_cond_destroy(&h->sent);
     pthread_mutex_destroy(&h->mutex);
     free(h);

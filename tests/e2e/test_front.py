@@ -647,7 +647,7 @@ class Life(unittest.TestCase):
                 self.assertIn(line[2:].split(" (")[0], manual)
             elif line:
                 self.assertIn(f"{section}.{line.split(' =')[0]}", manual)
-        for word in self.run_daemon("--help").stdout.split():
+        for word in self.run_daemon("--help").stdout.replace("[", " ").replace("]", " ").split():
             if word.startswith("--"):
                 self.assertIn(word, manual)
 
