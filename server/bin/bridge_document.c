@@ -66,6 +66,16 @@ static bool read_code(struct cursor c, int *out)
     return true;
 }
 
+/* 16 for what is no hexadecimal digit. */
+static unsigned digit_value(char c)
+{
+    if (c >= '0' && c <= '9')
+        return (unsigned) (c - '0');
+    if (c >= 'a' && c <= 'f')
+        return (unsigned) (c - 'a') + 10;
+    return c >= 'A' && c <= 'F' ? (unsigned) (c - 'A') + 10 : 16;
+}
+
 /* Adds the character of a numeric reference; one that is not ASCII stays as it is written. */
 static bool add_number(struct cursor *c, struct text *out)
 {
@@ -75,8 +85,7 @@ static bool add_number(struct cursor *c, struct text *out)
     bool hex = take(&d, "x");
     unsigned n = 0;
     for (; d.at < d.end && *d.at != ';'; d.at++) {
-        const char *digits = "0123456789abcdef0123456789ABCDEF", *digit = memchr(digits, *d.at, 32);
-        unsigned value = digit ? (unsigned) (digit - digits) % 16 : 16, base = hex ? 16 : 10;
+        unsigned value = digit_value(*d.at), base = hex ? 16 : 10;
         if (value >= base || n > 0x10ffff)
             return false;
         n = n * base + value;

@@ -4,6 +4,7 @@
 #include "server/base/clock.h"
 #include "server/base/text.h"
 #include "server/base/uuid.h"
+#include <assert.h>
 #include <errno.h>
 #include <poll.h>
 #include <string.h>
@@ -11,7 +12,7 @@
 #include <sys/socket.h>
 #include <sys/time.h>
 
-#define HEAD_MAX      (16U * 1024U)
+#define HEAD_MAX      16384U
 #define NS_PER_SECOND 1000000000LL
 #define NS_PER_US     1000LL
 #define NS_PER_MS     1000000LL
@@ -123,7 +124,7 @@ static int send_call(int fd, const struct bridge_request *r, struct fault *f)
 {
     AUTO_TEXT struct text head = TEXT_OF(1024);
     write_head(&head, r);
-    struct iovec parts[2] = {{head.data, head.length}, {(void *) (uintptr_t) r->body, r->length}};
+    struct iovec parts[2] = {{head.data, head.length}, {r->body, r->length}};
     while (parts[0].iov_len + parts[1].iov_len > 0) {
         struct msghdr message = {.msg_iov = parts, .msg_iovlen = COUNT_OF(parts)};
         ssize_t n = sendmsg(fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
@@ -209,7 +210,7 @@ static int read_lines(const struct bridge_request *r, struct head *h, struct fau
     if (!h->has_content_length)
         return bad_head(r, "its answer has no length", f);
     if (h->content_length > BRIDGE_REPLY_MAX)
-        return fault_set(f, FAULT_EIO, "the answer of smapid at %s is of %zu bytes, more than %u", r->conf->socket,
+        return fault_set(f, FAULT_EIO, "the answer of smapid at %s is of %zu bytes, more than %lu", r->conf->socket,
                          h->content_length, BRIDGE_REPLY_MAX);
     return 0;
 }
@@ -258,6 +259,7 @@ static int receive_body(int fd, const struct bridge_request *r, const struct hea
 
 static int check_answer(const struct bridge_request *r, const struct head *h, const char *body, struct fault *f)
 {
+    assert(body);
     if (h->status != 200)
         return fault_set(f, h->status / 100 == 4 ? FAULT_BadRequest : FAULT_EIO, "smapid at %s answers HTTP %u: %.*s",
                          r->conf->socket, h->status, (int) strcspn(body, "\r\n"), body);

@@ -5,12 +5,12 @@
 
 #include "server/bin/bridge_conf.h"
 
-#define BRIDGE_REPLY_MAX (16U * 1024U * 1024U)
+#define BRIDGE_REPLY_MAX 16777216UL /* bytes */
 
 struct bridge_request {
     const struct bridge_conf *conf;
     const char *type; /* of the path /sm/<type>; letters and digits only */
-    const char *body;
+    char *body;       /* not changed; sendmsg(2) takes no const */
     size_t length;
     int64_t deadline; /* on clock_boot_ns() */
 };

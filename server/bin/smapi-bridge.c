@@ -11,7 +11,7 @@
 #include <sys/prctl.h>
 
 #define TYPE_MAX     32
-#define DOCUMENT_MAX (64U * 1024U)
+#define DOCUMENT_MAX 65536U /* bytes */
 
 /* The arguments hold secrets and every process of the host can read them: they are copied once and overwritten. */
 static int take_call(int argc, char **argv, char **out, struct fault *f)
@@ -76,7 +76,7 @@ static int answer(const char *reply, size_t length, const struct bridge_conf *co
 }
 
 /* The daemon's answer, or the bridge's own to the one call that must not need a daemon. */
-static int ask(const char *called, const char *call, const struct bridge_conf *conf, const struct fault *conf_fault,
+static int ask(const char *called, char *call, const struct bridge_conf *conf, const struct fault *conf_fault,
                int64_t started, struct text *out, struct fault *f)
 {
     char type[TYPE_MAX + 1];
