@@ -6,6 +6,7 @@
 
 #include "server/base/fault.h"
 #include "server/base/uuid.h"
+#include <stdint.h>
 
 /* What an image says of itself. */
 struct image_info {
