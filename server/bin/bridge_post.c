@@ -6,16 +6,14 @@
 #include "server/base/uuid.h"
 #include <assert.h>
 #include <errno.h>
-#include <poll.h>
 #include <string.h>
 #include <strings.h>
 #include <sys/socket.h>
 #include <sys/time.h>
 
 #define HEAD_MAX      16384U
-#define NS_PER_SECOND 1000000000LL
 #define NS_PER_US     1000LL
-#define NS_PER_MS     1000000LL
+#define US_PER_SECOND 1000000LL
 
 /* The head of an answer, and what arrived behind it. */
 struct head {
@@ -32,10 +30,16 @@ static int too_late(const struct bridge_request *r, const char *what, struct fau
                      what, r->conf->socket, r->conf->deadline_seconds);
 }
 
-static int64_t time_left(const struct bridge_request *r)
+/* Lets the next call on the socket block until the deadline and no longer; it then fails with EAGAIN. */
+static int limit(int fd, int option, const char *what, const struct bridge_request *r, struct fault *f)
 {
-    int64_t left = r->deadline - clock_boot_ns();
-    return left > 0 ? left : 0;
+    int64_t left_us = (r->deadline - clock_boot_ns()) / NS_PER_US;
+    if (left_us <= 0)
+        return too_late(r, what, f);
+    struct timeval time = {.tv_sec = left_us / US_PER_SECOND, .tv_usec = left_us % US_PER_SECOND};
+    if (setsockopt(fd, SOL_SOCKET, option, &time, sizeof time) < 0)
+        return fault_errno(f, FAULT_EIO, "limit a socket");
+    return 0;
 }
 
 static int connect_daemon(const struct bridge_request *r, int *out, struct fault *f)
@@ -43,11 +47,8 @@ static int connect_daemon(const struct bridge_request *r, int *out, struct fault
     AUTO_FD int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
     if (fd < 0)
         return fault_errno(f, FAULT_EIO, "make a socket");
-    /* The one time limit connect(2) has, when the queue of the listener is full. */
-    int64_t left = time_left(r);
-    struct timeval limit = {.tv_sec = left / NS_PER_SECOND, .tv_usec = left % NS_PER_SECOND / NS_PER_US};
-    if (setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof limit) < 0)
-        return fault_errno(f, FAULT_EIO, "limit a socket");
+    if (limit(fd, SO_SNDTIMEO, "connecting to", r, f) < 0)
+        return -1;
     struct sockaddr_un address = {.sun_family = AF_UNIX};
     memcpy(address.sun_path, r->conf->socket, sizeof address.sun_path);
     if (connect(fd, (const struct sockaddr *) &address, sizeof address) < 0) {
@@ -57,22 +58,6 @@ static int connect_daemon(const struct bridge_request *r, int *out, struct fault
     }
     *out = TAKE_FD(fd);
     return 0;
-}
-
-/* Until the socket is ready for events. */
-static int wait_for(int fd, short events, const struct bridge_request *r, struct fault *f)
-{
-    for (;;) {
-        int64_t left = time_left(r);
-        if (left == 0)
-            return too_late(r, events == POLLOUT ? "sending to" : "the answer of", f);
-        struct pollfd p = {.fd = fd, .events = events};
-        int ready = poll(&p, 1, (int) (left / NS_PER_MS) + 1);
-        if (ready > 0)
-            return 0;
-        if (ready < 0 && errno != EINTR)
-            return fault_errno(f, FAULT_EIO, "wait for smapid at %s", r->conf->socket);
-    }
 }
 
 /* traceparent as W3C Trace Context writes it: 00-<32>-<16>-<2> lower-case hexadecimal digits. */
@@ -126,16 +111,16 @@ static int send_call(int fd, const struct bridge_request *r, struct fault *f)
     write_head(&head, r);
     struct iovec parts[2] = {{head.data, head.length}, {r->body, r->length}};
     while (parts[0].iov_len + parts[1].iov_len > 0) {
+        if (limit(fd, SO_SNDTIMEO, "sending to", r, f) < 0)
+            return -1;
         struct msghdr message = {.msg_iov = parts, .msg_iovlen = COUNT_OF(parts)};
-        ssize_t n = sendmsg(fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
+        ssize_t n = sendmsg(fd, &message, MSG_NOSIGNAL);
         if (n >= 0)
             advance(parts, COUNT_OF(parts), (size_t) n);
         else if (errno == EPIPE || errno == ECONNRESET)
             return 0; /* it refused before it had all; its answer, if any, is still to be read */
         else if (errno != EAGAIN && errno != EINTR)
             return fault_errno(f, FAULT_EIO, "send to smapid at %s", r->conf->socket);
-        else if (wait_for(fd, POLLOUT, r, f) < 0)
-            return -1;
     }
     return 0;
 }
@@ -144,7 +129,9 @@ static int send_call(int fd, const struct bridge_request *r, struct fault *f)
 static int receive(int fd, char *out, size_t size, const struct bridge_request *r, size_t *got, struct fault *f)
 {
     for (;;) {
-        ssize_t n = recv(fd, out, size, MSG_DONTWAIT);
+        if (limit(fd, SO_RCVTIMEO, "the answer of", r, f) < 0)
+            return -1;
+        ssize_t n = recv(fd, out, size, 0);
         if (n > 0) {
             *got = (size_t) n;
             return 0;
@@ -154,8 +141,6 @@ static int receive(int fd, char *out, size_t size, const struct bridge_request *
                              r->conf->socket);
         if (errno != EAGAIN && errno != EINTR)
             return fault_errno(f, FAULT_EIO, "receive from smapid at %s", r->conf->socket);
-        if (wait_for(fd, POLLIN, r, f) < 0)
-            return -1;
     }
 }
 
