@@ -127,8 +127,12 @@ class Planting(unittest.TestCase):
                 self.assertEqual(self.complaints(rule, path, text), [])
 
     def test_a_missing_readme_is_caught(self):
-        for top in rules.TOP:
-            path = os.path.join(self.root, top, "README.md")
+        paths = [os.path.join(self.root, top, "README.md") for top in rules.TOP]
+        for path in paths:
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            with open(path, "a") as f:
+                f.write("words\n")
+        for top, path in zip(rules.TOP, paths):
             os.rename(path, path + ".away")
             self.assertEqual(list(rules.readmes(self.root)), ["%s/README.md:1: missing or empty" % top])
             os.rename(path + ".away", path)
