@@ -90,11 +90,14 @@ struct layout {
                       struct fault *f);
     int (*vdi_resize)(struct sr *sr, const struct plan *plan, const struct vdi *vdi, struct arena *a, struct vdi *out,
                       struct fault *f);
-    /* made: the new disk, plan->made; base: what plan->base names, if out_base->uuid is set on return. */
-    int (*vdi_snapshot)(struct sr *sr, const struct plan *plan, const struct vdi *vdi, struct arena *a,
-                        struct vdi *made, struct vdi *base, struct fault *f);
-    int (*vdi_clone)(struct sr *sr, const struct plan *plan, const struct vdi *vdi, struct arena *a, struct vdi *made,
-                     struct vdi *base, struct fault *f);
+    /* wanted: the new disk, plan->made, read-only for a snapshot; made: as it stands; base: the image plan->base names,
+       with uuid none when none was left behind. */
+    int (*vdi_snapshot)(struct sr *sr, const struct plan *plan, const struct vdi *wanted, const struct vdi *vdi,
+                        struct arena *a, struct vdi *made, struct vdi *base, struct fault *f);
+    int (*vdi_clone)(struct sr *sr, const struct plan *plan, const struct vdi *wanted, const struct vdi *vdi,
+                     struct arena *a, struct vdi *made, struct vdi *base, struct fault *f);
+    /* Puts into the plan which image the disk is: device, inode. */
+    int (*vdi_identify)(struct sr *sr, const struct vdi *vdi, struct plan *plan, struct fault *f);
     /* Where the disk's content is reached on this host. Idempotent; makes only kernel state. */
     int (*vdi_attach)(struct sr *sr, const struct vdi *vdi, bool writable, struct arena *a, const char **path,
                       struct fault *f);
@@ -102,6 +105,7 @@ struct layout {
     /* After the lease's commit: from now on nothing of an older epoch may be written. deactivate: before the release's
        commit: nothing of this epoch is under way any more. */
     int (*vdi_activate)(struct sr *sr, const struct vdi *vdi, uint64_t epoch, bool writable, struct fault *f);
+    int (*vdi_restore)(struct sr *sr, const struct vdi *vdi, uint64_t epoch, bool writable, struct fault *f);
     int (*vdi_deactivate)(struct sr *sr, const struct vdi *vdi, struct fault *f);
 
     /* The data path of layouts that are their own disk (dummy). */

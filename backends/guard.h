@@ -28,6 +28,8 @@ enum capability {
 };
 
 bool backend_offers(const struct sr_type *type, enum capability cap);
+/* -1 with Unimplemented: the type does not offer what cap names. */
+int backend_refuse(const struct sr_type *type, enum capability cap, struct fault *f);
 
 /* A place made and marked, left disconnected. */
 int backend_sr_create(struct sr *sr, const struct plan *plan, struct fault *f);
@@ -37,6 +39,8 @@ int backend_sr_delete(struct sr *sr, const struct plan *plan, struct fault *f);
 int backend_sr_attach(struct sr *sr, struct fault *f);
 /* The other way; idempotent. */
 int backend_sr_detach(struct sr *sr, struct fault *f);
+/* Forgets what this process holds of an SR and leaves the place as it is, for the end of the process. */
+void backend_sr_release(struct sr *sr);
 /* The SR still is where it was connected: marker readable, place not replaced. SRUnavailable otherwise. */
 int backend_sr_check(struct sr *sr, struct fault *f);
 int backend_sr_scan(struct sr *sr, const struct vdi_list *known, struct arena *a, struct vdi_list *out,
@@ -54,13 +58,18 @@ int backend_vdi_update(struct sr *sr, const struct plan *plan, const struct vdi 
                        struct fault *f);
 int backend_vdi_resize(struct sr *sr, const struct plan *plan, const struct vdi *vdi, struct arena *a, struct vdi *out,
                        struct fault *f);
-/* writable: a clone; otherwise a snapshot. */
-int backend_vdi_fork(struct sr *sr, const struct plan *plan, const struct vdi *vdi, bool writable, struct arena *a,
-                     struct vdi *made, struct vdi *base, struct fault *f);
+/* A snapshot when plan->read_only, else a clone; wanted is the new disk. */
+int backend_vdi_fork(struct sr *sr, const struct plan *plan, const struct vdi *wanted, const struct vdi *vdi,
+                     struct arena *a, struct vdi *made, struct vdi *base, struct fault *f);
+/* Puts into the plan which image on the medium the disk is (device, inode, format), so that only that one is touched.
+ */
+int backend_vdi_identify(struct sr *sr, const struct vdi *vdi, struct plan *plan, struct fault *f);
 int backend_vdi_attach(struct sr *sr, const struct vdi *vdi, bool writable, struct arena *a, const char **path,
                        struct fault *f);
 int backend_vdi_detach(struct sr *sr, const struct vdi *vdi, struct fault *f);
 int backend_vdi_activate(struct sr *sr, const struct vdi *vdi, uint64_t epoch, bool writable, struct fault *f);
+/* After a restart: a lease that was held before is still held. Looks at nothing. */
+int backend_vdi_restore(struct sr *sr, const struct vdi *vdi, uint64_t epoch, bool writable, struct fault *f);
 int backend_vdi_deactivate(struct sr *sr, const struct vdi *vdi, struct fault *f);
 int backend_disk_write(struct sr *sr, const struct vdi *vdi, uint64_t epoch, const char *data, struct fault *f);
 int backend_disk_log(struct sr *sr, const struct vdi *vdi, struct arena *a, struct disk_write **out, size_t *count,

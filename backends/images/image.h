@@ -4,6 +4,7 @@
 #ifndef SMAPI_BACKENDS_IMAGE_H
 #define SMAPI_BACKENDS_IMAGE_H
 
+#include <stdint.h>
 #include "server/base/fault.h"
 #include "server/base/uuid.h"
 #include <stdint.h>
