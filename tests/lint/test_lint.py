@@ -29,7 +29,7 @@ PLANTED = (
     (rules.layers, "backends/planted.c", '#include "store/store.h"\n', "may not include"),
     (rules.layers, "backends/layouts/planted.c", '  #  include "server/wire/value.h"\n', "may not include"),
     (rules.layers, "handlers/planted.c", '#include "server/wire/read.h"\n', "may not include"),
-    (rules.layers, "handlers/planted.c", '#include "backends/images/image.h"\n', "may not include"),
+    (rules.layers, "handlers/planted.c", '#include "backends/layouts/file.h"\n', "may not include"),
     (rules.layers, "handlers/planted.c", '#include "call.h"\n', "not a path from the root"),
     (rules.layers, "deploy/planted.c", '#include "store/store.h"\n', "no row"),
     (rules.libraries, "server/planted.c", "#include <microhttpd.h>\n", "server/https"),
