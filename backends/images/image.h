@@ -4,7 +4,6 @@
 #ifndef SMAPI_BACKENDS_IMAGE_H
 #define SMAPI_BACKENDS_IMAGE_H
 
-#include <stdint.h>
 #include "server/base/fault.h"
 #include "server/base/uuid.h"
 #include <stdint.h>
