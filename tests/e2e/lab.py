@@ -208,6 +208,12 @@ class Lab:
         alarm = ALARMS.search(self.log())
         assert status == 0 and not alarm, f"smapid ended with {status}:\n{self.log()[-4000:]}"
 
+    def end(self):
+        """Ends it by kill -9 if it still runs."""
+        if self.alive():
+            self.kill9()
+        self.process = None
+
     def restart(self, **settings):
         self.stop()
         return self.start(**settings)
@@ -218,8 +224,7 @@ class Lab:
             if self.alive():
                 self.stop()
         finally:
-            if self.process is not None and self.process.poll() is None:
-                self.kill9()
+            self.end()
             for client in self.clients:
                 client.close()
             shutil.rmtree(self.dir, ignore_errors=True)
