@@ -10,7 +10,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."
 from lab import MIB, Fault, Lab, describe, new_uuid  # noqa: E402
 
 # Capabilities xapi has no name for, so that sr_get_driver_info does not tell them.
-NEVER_ABSENT = {"none", "sr_create", "sr_delete", "sr_attach", "sr_scan"}
+NEVER_ABSENT = {"none", "sr_create", "sr_delete", "sr_attach", "sr_detach", "sr_scan"}
 DATA_PATH = {"disk_write": {"dummy"}, "disk_log": {"dummy"}}
 
 

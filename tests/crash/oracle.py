@@ -16,14 +16,16 @@ def listed(sr):
         return None
 
 
-def consistent(test, sr):
-    """Nothing half-made is left, and what is on the medium is what is served."""
+def consistent(test, sr, strangers=frozenset()):
+    """Nothing half-made is left, and what is on the medium is what is served; strangers: images the daemon need not
+    have heard of."""
     if sr.kind != "file" or not os.path.isdir(sr.location):
         return
     test.assertEqual(sr.litter(), set())
     rows = listed(sr)
     if rows is not None and "sr.smapi" in sr.names():
-        test.assertEqual(set(rows), sr.images())
+        test.assertEqual(set(rows) - sr.images(), set(), "disks without an image")
+        test.assertEqual(sr.images() - set(rows) - strangers, set(), "images that are no disks")
 
 
 def picture(sr):
@@ -54,6 +56,7 @@ class Recipe:
 
     undone = False  # without an operation id it is undone unless its result was committed
     repeated = ()   # faults a repeat without operation id may meet when it was done
+    strangers = frozenset()
 
     def __init__(self, test, rival):
         self.test = test
@@ -138,7 +141,8 @@ class SrScan(Recipe):
         super().prepare(sr)
         self.expected = {self.vdi}
         if sr.kind == "file":
-            self.expected.add(new_image(sr))
+            self.strangers = {new_image(sr)}
+            self.expected |= self.strangers
 
     def act(self, sr, op=None):
         sr("sr_scan", op=op)
@@ -181,6 +185,7 @@ class VdiIntroduce(Recipe):
     def prepare(self, sr):
         super().prepare(sr)
         self.made = new_image(sr) if sr.kind == "file" else new_uuid()
+        self.strangers = {self.made}
 
     def act(self, sr, op=None):
         sr("vdi_introduce", vdi_location=self.made, new_uuid=self.made, vdi_sm_config={}, op=op)

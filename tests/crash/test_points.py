@@ -48,7 +48,7 @@ class Trial:
 
     def settled(self):
         """After the restart: whole or absent, as the point's place before or after the commit demands."""
-        consistent(self.test, self.sr)
+        consistent(self.test, self.sr, self.recipe.strangers)
         done = self.recipe.done(self.sr)
         if done is not None:
             if self.point == "result_committed":
@@ -63,7 +63,7 @@ class Trial:
         except Fault as fault:
             self.test.assertTrue(done and not self.op and fault.code in self.recipe.repeated, fault)
         self.recipe.final(self.sr)
-        consistent(self.test, self.sr)
+        consistent(self.test, self.sr, self.recipe.strangers)
 
     def unmoved(self):
         """A second restart changes nothing."""

@@ -315,7 +315,7 @@ class Repository:
 
     def page(self, **keys):
         """One answer of smapi.sr_contents."""
-        return self.client.call("smapi.sr_contents", path="/RPC2", sr_uuid=self.uuid, **keys)
+        return self.client.call("smapi.sr_contents", dialect="spec", sr_uuid=self.uuid, **keys)
 
     def contents(self):
         """Rows of all its disks, by uuid."""
@@ -352,11 +352,10 @@ class Repository:
         return {match.group(1) for match in found if match}
 
     def litter(self):
-        """Names that belong to no SR at rest: unpublished images, doomed ones, sidecars without an image."""
+        """Our own names that belong to no disk: unpublished images, doomed ones, sidecars without an image."""
         images = self.images()
         return {name for name in self.names()
-                if re.match(r"[0-9a-f]{8}-[a-z]+-", name)
-                or name.endswith(".smapi") and name != "sr.smapi" and name[:36] not in images}
+                if name.endswith(".smapi") and name != "sr.smapi" and name.removesuffix(".smapi") not in images}
 
 
 class LabTest(unittest.TestCase):

@@ -104,6 +104,21 @@ class Leases(TwoHosts):
             with self.refused(24, self.names[1]):
                 source.activated(vdi)
 
+    def test_the_local_host_is_one_holder_through_both_doors(self):
+        sr = self.lab.repository("dummy", self.lab.unix()).made()
+        vdi = sr.disk()
+        epoch = sr.activated(vdi)
+        remote = sr.by(self.lab.host(self.lab.local_host))
+        remote("vdi_activate", "true", vdi_uuid=vdi)
+        self.assertEqual(remote.epoch(), epoch)
+
+    def test_a_holder_is_never_taken_from_the_body(self):
+        first, second, vdi = self.shared("dummy")
+        first.activated(vdi)
+        with self.refused(24, self.names[0]):
+            second("vdi_attach", "true", vdi_uuid=vdi, host_ref=self.names[0])
+            second("vdi_activate", "true", vdi_uuid=vdi, host_ref=self.names[0])
+
     def test_a_lease_outlives_kill_9(self):
         for kind in KINDS:
             first, second, vdi = self.shared(kind)
