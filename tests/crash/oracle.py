@@ -109,7 +109,7 @@ class SrDelete(Recipe):
         except Fault as fault:
             self.test.assertEqual(fault.code, 47, fault.text)
             if sr.kind == "file":
-                self.test.assertFalse(os.path.exists(sr.location) and os.listdir(sr.location))
+                self.test.assertFalse(os.path.exists(sr.location), "a deleted SR leaves its directory")
             return True
 
 

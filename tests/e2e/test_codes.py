@@ -19,11 +19,14 @@ class Places(LabTest):
             sr("sr_create", "0")
         self.assertEqual(sr.names(), {"letter.txt"})
 
-    def test_an_empty_directory_is_taken(self):
-        sr = self.lab.repository("file")
-        os.mkdir(sr.location)
-        sr.made()("sr_delete")
-        self.assertFalse(os.path.exists(sr.location) and os.listdir(sr.location))
+    def test_a_directory_that_was_there_stays_and_one_that_was_made_goes(self):
+        for there in (True, False):
+            sr = self.lab.repository("file")
+            if there:
+                os.mkdir(sr.location)
+            sr.made()("sr_delete")
+            self.assertEqual(os.path.exists(sr.location), there)
+            self.assertEqual(os.listdir(sr.location) if there else [], [])
 
     def test_61_for_a_place_that_cannot_be_made(self):
         file = os.path.join(self.lab.dir, "file")
