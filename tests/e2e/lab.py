@@ -319,13 +319,13 @@ class Repository:
 
     def contents(self):
         """Rows of all its disks, by uuid."""
-        disks, after = {}, {}
+        disks, after = {}, ""
         while True:
-            page = self.page(limit=1000, **after)
-            disks.update((row["uuid"], row) for row in page["disks"])
-            if not page.get("next"):
+            page = self.page(limit=1000, after=after)
+            disks.update((row["uuid"], row) for row in page["vdis"])
+            after = page["next"]
+            if not after:
                 return disks
-            after = {"after": page["next"]}
 
     def epoch(self):
         """Of the activation that was just answered."""

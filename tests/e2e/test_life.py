@@ -179,18 +179,19 @@ class Reports(LabTest):
     def test_contents_come_in_pages_that_cover_each_disk_once(self):
         sr = self.lab.repository("dummy").made()
         made = {sr.disk() for _ in range(7)}
-        seen, after = [], {}
+        seen, after = [], ""
         while True:
-            page = sr.page(limit=3, **after)
-            self.assertLessEqual(len(page["disks"]), 3)
-            seen += [row["uuid"] for row in page["disks"]]
-            if not page.get("next"):
+            page = sr.page(limit=3, after=after)
+            self.assertLessEqual(len(page["vdis"]), 3)
+            seen += [row["uuid"] for row in page["vdis"]]
+            after = page["next"]
+            if not after:
                 break
-            after = {"after": page["next"]}
         self.assertEqual(sorted(seen), sorted(made))
-        for limit in (0, 1001):
-            with self.refused(143, "limit"):
-                sr.page(limit=limit)
+        with self.refused(143, "limit"):
+            sr.page(limit=1001)
+        with self.refused(143, "after"):
+            sr.page(after="the last one")
 
     def test_totals_are_allocated_blocks_and_the_sum_of_sizes(self):
         sr = self.lab.repository("file").made()
@@ -201,14 +202,15 @@ class Reports(LabTest):
             os.fsync(image.fileno())
         sr("sr_scan")
         page = sr.page()
-        self.assertEqual(int(page["virtual_allocation"]), 12 * MIB)
+        totals = page["sr"]
+        self.assertEqual(int(totals["virtual_allocation"]), 12 * MIB)
         allocated = sum(os.stat(os.path.join(sr.location, name)).st_blocks * 512
                         for name in sr.names() if name.endswith((".raw", ".vhd")))
-        self.assertEqual(sum(int(row["utilisation"]) for row in page["disks"]), allocated)
+        self.assertEqual(sum(int(row["utilisation"]) for row in page["vdis"]), allocated)
         self.assertGreaterEqual(allocated, MIB)
-        self.assertGreaterEqual(int(page["physical_utilisation"]), allocated)
+        self.assertGreaterEqual(int(totals["physical_utilization"]), allocated)
         space = os.statvfs(sr.location)
-        self.assertEqual(int(page["physical_size"]), space.f_blocks * space.f_frsize)
+        self.assertEqual(int(totals["physical_size"]), space.f_blocks * space.f_frsize)
 
     def test_introspection_tells_the_rows(self):
         client = self.lab.unix()
