@@ -33,7 +33,7 @@ class Places(LabTest):
         with open(file, "w", encoding="ascii"):
             pass
         for location in (os.path.join(file, "below"), os.path.join(self.lab.dir, "no", "parent")):
-            with self.refused(61, location):
+            with self.refused(61, os.path.dirname(location)):
                 self.place(location)("sr_create", "0")
 
     def test_94_without_a_location(self):
@@ -74,7 +74,7 @@ class Places(LabTest):
         for kind in KINDS:
             sr = self.lab.repository(kind)
             for method in ("sr_attach", "sr_scan", "sr_update"):
-                with self.subTest(method=method), self.refused(47, sr.uuid):
+                with self.subTest(kind=kind, method=method), self.refused(47):
                     sr(method)
             sr("sr_create", "0")
             with self.refused(47, sr.uuid):
@@ -136,8 +136,8 @@ class Disks(LabTest):
         with open(outside, "wb") as image:
             image.truncate(2 * MIB)
         for location in ("../" + os.path.basename(outside), outside):
-            for method in ("vdi_introduce", "vdi_attach"):
-                with self.subTest(method=method, location=location), self.refused(46):
+            for method, code in (("vdi_introduce", 1), ("vdi_attach", 46)):
+                with self.subTest(method=method, location=location), self.refused(code):
                     sr(method, vdi_location=location)
         sr("vdi_delete", vdi_location="../" + os.path.basename(outside))
         self.assertTrue(os.path.exists(outside))

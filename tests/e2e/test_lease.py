@@ -18,7 +18,8 @@ CELLS = {
     ("attached RO", "activate RO"): "activated RO", ("attached RO", "deactivate"): "attached RO",
     ("attached RO", "detach"): "detached",
     ("attached RW", "attach RW"): "attached RW", ("attached RW", "activate"): "activated RW",
-    ("attached RW", "activate RW"): "activated RW", ("attached RW", "deactivate"): "attached RW",
+    ("attached RW", "activate RW"): "activated RW", ("attached RW", "activate RO"): "activated RO",
+    ("attached RW", "deactivate"): "attached RW",
     ("attached RW", "detach"): "detached",
     ("activated RO", "attach RO"): "activated RO", ("activated RO", "activate"): "activated RO",
     ("activated RO", "activate RO"): "activated RO", ("activated RO", "deactivate"): "attached RO",
@@ -179,12 +180,10 @@ class Automaton(TwoHosts):
         other.released(vdi)
         if not writable:
             return "activated RO" if readable else "activated RW"
-        if works(sr, "activate RO"):
-            sr.released(vdi)
-            return "attached RO"
-        if works(sr, "activate RW"):
-            sr.released(vdi)
-            return "attached RW"
+        for mode in ("RW", "RO"):
+            if works(sr, "activate " + mode):
+                sr.released(vdi)
+                return "attached " + mode
         return "detached"
 
     def test_each_cell(self):

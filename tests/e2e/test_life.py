@@ -42,7 +42,7 @@ class WholeLife(LabTest):
             self.assertIsNone(sr(method))
         if sr.kind == "file":
             self.assertFalse(os.path.exists(sr.location) and os.listdir(sr.location))
-        with self.refused(47, sr.uuid):
+        with self.refused(47):
             sr("sr_attach")
 
     def live_as_xapi(self, sr):

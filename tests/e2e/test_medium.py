@@ -22,9 +22,10 @@ class Markers(LabTest):
         marker = os.path.join(sr.location, "sr.smapi")
         os.rename(marker, marker + ".away")
         for method, *args in (["sr_scan"], ["sr_update"], ["vdi_create", str(4 * MIB)]):
-            with self.subTest(method=method), self.refused(47, "sr.smapi"):
+            with self.subTest(method=method), self.refused(47, "marker"):
                 sr(method, *args)
         os.rename(marker + ".away", marker)
+        sr("sr_attach")
         sr("sr_scan")
         self.assertEqual(set(sr.contents()), {vdi})
 
