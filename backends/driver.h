@@ -117,6 +117,7 @@ struct layout {
     /* After the lease's commit: from now on nothing of an older epoch may be written. deactivate: before the release's
        commit: nothing of this epoch is under way any more. */
     int (*vdi_activate)(struct sr *sr, const struct vdi *vdi, uint64_t epoch, bool writable, struct fault *f);
+    /* After a restart: as vdi_activate for a lease that was held before; looks at no medium. */
     int (*vdi_restore)(struct sr *sr, const struct vdi *vdi, uint64_t epoch, bool writable, struct fault *f);
     int (*vdi_deactivate)(struct sr *sr, const struct vdi *vdi, struct fault *f);
 
