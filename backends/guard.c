@@ -86,6 +86,11 @@ bool backend_offers_named(const struct sr_type *type, const char *name)
     return false;
 }
 
+bool backend_recognises(const struct sr_type *type)
+{
+    return type->layout->recognise != NULL;
+}
+
 /* ------------------------------------------------------------------ promises and assumptions */
 
 static void broken(const char *type, const char *slot, const char *promise) __attribute__((noreturn));

@@ -32,6 +32,8 @@ bool backend_offers(const struct sr_type *type, enum capability cap);
 int backend_refuse(const struct sr_type *type, enum capability cap, struct fault *f);
 /* The same for a capability as xapi names it ("VDI_CREATE"); false for a name that is none of ours. */
 bool backend_offers_named(const struct sr_type *type, const char *name);
+/* SRs of this type can be told apart on their medium, so that one without a row can be taken over. */
+bool backend_recognises(const struct sr_type *type);
 
 /* A place made and marked, left disconnected. */
 int backend_sr_create(struct sr *sr, const struct plan *plan, struct fault *f);

@@ -203,6 +203,9 @@ static int introduce_sr(struct dispatch *d, struct call *c, struct fault *f)
     if (!type)
         return fault_set(f, FAULT_SRUnavailable, "SR %s is not known here, and the call does not say its type",
                          c->keys.sr.text);
+    if (!backend_recognises(type))
+        return fault_set(f, FAULT_SRUnavailable, "SR %s is not known here, and a %s SR leaves no mark to know it by",
+                         c->keys.sr.text, type->name);
     if (backend_config_check(type, &c->keys.config, f) < 0)
         return -1;
     c->sr = registry_add(d->registry, &c->keys.sr, type, &c->keys.config, STANDING_SERVING);
