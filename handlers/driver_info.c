@@ -34,12 +34,12 @@ static int sr_get_driver_info_act(struct dispatch *d, struct call *c, struct fau
     struct value *info = value_struct(a), *caps = value_array(a);
     for (size_t i = 0; i < type->capability_count; i++)
         value_append(a, caps, value_string(a, type->capabilities[i]));
-    value_put(a, info, "name", value_string(a, type->name));
+    value_put(a, info, "name", value_string(a, type->title));
     value_put(a, info, "description", value_string(a, type->text));
-    value_put(a, info, "vendor", value_string(a, "smapid"));
-    value_put(a, info, "copyright", value_string(a, "LGPL-2.1-or-later"));
+    value_put(a, info, "vendor", value_string(a, DRIVER_VENDOR));
+    value_put(a, info, "copyright", value_string(a, DRIVER_COPYRIGHT));
     value_put(a, info, "driver_version", value_string(a, SMAPI_VERSION));
-    value_put(a, info, "required_api_version", value_string(a, "1.1"));
+    value_put(a, info, "required_api_version", value_string(a, DRIVER_API_VERSION));
     value_put(a, info, "capabilities", caps);
     value_put(a, info, "configuration", configuration(a, type));
     c->result = info;
@@ -55,9 +55,10 @@ static int sr_get_driver_config_act(struct dispatch *d, struct call *c, struct f
     (void) d;
     if (need_type(c, &type, f) < 0)
         return -1;
-    text_printf(&xml, "<?xml version=\"1.0\" ?>\n<driver>\n\t<name>%s</name>\n\t<description>", type->name);
+    text_printf(&xml, "<?xml version=\"1.0\" ?>\n<driver>\n\t<name>%s</name>\n\t<description>", type->title);
     text_add_xml(&xml, type->text);
-    text_printf(&xml, "</description>\n\t<vendor>smapid</vendor>\n\t<version>%s</version>\n\t<capabilities>\n",
+    text_printf(&xml,
+                "</description>\n\t<vendor>" DRIVER_VENDOR "</vendor>\n\t<version>%s</version>\n\t<capabilities>\n",
                 SMAPI_VERSION);
     for (size_t i = 0; i < type->capability_count; i++)
         text_printf(&xml, "\t\t<capability>%s</capability>\n", type->capabilities[i]);

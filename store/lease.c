@@ -115,7 +115,7 @@ static int grant(struct txn *t, const struct uuid *sr, const struct uuid *vdi, c
 int store_lease_take(struct txn *t, const struct uuid *sr, const struct uuid *vdi, const char *holder, bool writable,
                      uint64_t *epoch, struct fault *f)
 {
-    uint64_t held;
+    uint64_t held = 0;
     if (check_held(t, sr, vdi, holder, writable, &held, f) < 0)
         return -1;
     if (!held)
