@@ -4,7 +4,7 @@
 #ifndef SMAPI_HANDLERS_REGISTRY_H
 #define SMAPI_HANDLERS_REGISTRY_H
 
-#include "backends/types.h"
+#include "backends/guard.h"
 
 struct registry;
 

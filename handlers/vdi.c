@@ -224,7 +224,7 @@ static int vdi_delete_look(struct dispatch *d, struct call *c, struct fault *f)
 {
     if (store_read(d->settings.store, look_for_disk, c, f) < 0)
         return -1;
-    return c->work->vdi ? backend_vdi_identify(c->sr, c->work->vdi, &c->plan, f) : 0;
+    return c->work->vdi ? backend_vdi_locate(c->sr, c->work->vdi, &c->plan, f) : 0;
 }
 
 static int vdi_delete_check(struct txn *t, struct call *c, struct fault *f)

@@ -215,13 +215,26 @@ bool database_in_transaction(struct database *d)
     return !sqlite3_get_autocommit(d->connection);
 }
 
+/* SQLite calls ENOSPC full, and these an I/O error; but a write refused before any sync leaves as little behind. */
+static bool refused_write(sqlite3_file *file, int code)
+{
+    int why = 0;
+    if (code != SQLITE_IOERR_WRITE || !file || !file->pMethods)
+        return false;
+    file->pMethods->xFileControl(file, SQLITE_FCNTL_LAST_ERRNO, &why);
+    return why == EDQUOT || why == EFBIG;
+}
+
+static bool is_full(struct database *d, int code, int which)
+{
+    sqlite3_file *file = NULL;
+    sqlite3_file_control(d->connection, "main", which, &file);
+    return (code & 0xff) == SQLITE_FULL || refused_write(file, code);
+}
+
 bool database_is_full(struct database *d, int code)
 {
-    if ((code & 0xff) == SQLITE_FULL)
-        return true;
-    /* SQLite knows ENOSPC only. A write refused before any sync leaves the commit undone, as ENOSPC does. */
-    int why = sqlite3_system_errno(d->connection);
-    return code == SQLITE_IOERR_WRITE && (why == EDQUOT || why == EFBIG);
+    return is_full(d, code, SQLITE_FCNTL_JOURNAL_POINTER); /* a transaction writes to the log alone */
 }
 
 void database_checkpoint(struct database *d, bool now)
@@ -229,14 +242,25 @@ void database_checkpoint(struct database *d, bool now)
     if (!now && d->log_pages < LOG_PAGES)
         return;
     int code = sqlite3_wal_checkpoint_v2(d->connection, NULL, SQLITE_CHECKPOINT_PASSIVE, NULL, NULL);
-    if (code != SQLITE_OK && !database_is_full(d, code))
+    if (code != SQLITE_OK && !is_full(d, code, SQLITE_FCNTL_FILE_POINTER))
         database_die(d, code, "checkpoint");
     d->log_pages = 0;
 }
 
+void database_hold_size(struct database *d, bool hold)
+{
+    char pages[ANSWER] = "1073741823", sql[ANSWER + 32]; /* SQLite's own ceiling */
+    struct fault f;
+    if (hold && ask(d, "PRAGMA page_count", pages, &f) < 0)
+        database_die(d, sqlite3_errcode(d->connection), "page_count");
+    snprintf(sql, sizeof sql, "PRAGMA max_page_count = %s", pages);
+    if (ask(d, sql, pages, &f) < 0)
+        database_die(d, sqlite3_errcode(d->connection), "max_page_count");
+}
+
 void database_die(struct database *d, int code, const char *doing)
 {
-    log_line(LOG_ERROR, "the store %s: %s: %s (%d, errno %d): what is durable is not known, aborting", d->path, doing,
-             sqlite3_errmsg(d->connection), code, sqlite3_system_errno(d->connection));
+    log_line(LOG_ERROR, "the store %s: %s: %s (%d): what is durable is not known, aborting", d->path, doing,
+             sqlite3_errstr(code), code);
     abort();
 }

@@ -27,6 +27,8 @@ void database_close(struct database *d); /* a zeroed one is fine */
 /* Copies the log back into the database once it is long, or now; what finds no room is done the next time. Not inside a
    transaction. */
 void database_checkpoint(struct database *d, bool now);
+/* With true the file stays as long as it is: what needs a further page is refused as full, what frees pages is not. */
+void database_hold_size(struct database *d, bool hold);
 /* Whether a transaction is open: SQLite ends it by itself on some failures. */
 bool database_in_transaction(struct database *d);
 /* Whether this result code, just returned, only says that there is no room. */

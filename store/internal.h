@@ -14,6 +14,7 @@ struct request;
 /* First in, first out. Its length is bounded by the number of threads: each waits for its one request. */
 struct requests {
     struct request *first, *last;
+    size_t count;
 };
 
 struct store {
@@ -26,6 +27,7 @@ struct store {
     bool running;
     int64_t expiry_due; /* the thread's; clock_boot_ns */
     uint64_t expired_at_writes;
+    bool tight; /* the thread's; the reserve is spent and the database may not grow */
 
     pthread_mutex_t lock; /* guards what follows */
     pthread_cond_t wake;  /* something is queued, or stopping is set */

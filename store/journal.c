@@ -97,14 +97,14 @@ int store_op_close(struct txn *t, const struct uuid *op, const struct op_key *ke
         if (query_changed(t) > 0)
             return 0;
     }
-    if (store_op_drop(t, op, f) < 0)
+    if (query_run(QUERY(t, op_end, as_uuid(op)), f) < 0)
         return -1;
     return query_changed(t) == 0 && reply && is_given(key) ? record(t, op, key, reply, f) : 0;
 }
 
 int store_op_drop(struct txn *t, const struct uuid *op, struct fault *f)
 {
-    return query_run(QUERY(t, op_remove, as_uuid(op)), f);
+    return query_run(QUERY(t, op_drop, as_uuid(op)), f);
 }
 
 static struct plan read_plan(struct query *q, struct arena *a)

@@ -29,7 +29,8 @@ int store_op_replay(struct txn *t, const struct op_key *key, struct arena *a, st
 /* The intent of plan->op. */
 int store_op_open(struct txn *t, const struct plan *plan, const struct op_key *key, struct fault *f);
 /* The end: the row of plan->op goes, or with a key it stays, closed, with the reply. For a call that never opened an
-   intent (rows only) it makes the closed row when there is a key, and is nothing otherwise. */
+   intent (rows only) it makes the closed row when there is a key, and is nothing otherwise. The key counts that the row
+   was opened with: recovery gives none. Without a reply (NULL) the row goes in any case. */
 int store_op_close(struct txn *t, const struct uuid *op, const struct op_key *key, const struct op_reply *reply,
                    struct fault *f);
 /* Removes the row, open or closed: the operation was undone, and the caller may ask again under its key. */

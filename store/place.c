@@ -8,6 +8,9 @@
 #include <sys/stat.h>
 #include <sys/vfs.h>
 
+/* The log at its longest, and as much again for the pages that go from it to the end of the database. */
+#define RESERVE (8 << 20)
+
 static const struct remote_type {
     uint64_t magic;
     const char *name;
@@ -116,19 +119,44 @@ static int make_database(int directory, const char *dir, struct fault *f)
     return 0;
 }
 
+static int open_reserve(int directory, const char *dir, int *out, struct fault *f)
+{
+    int fd = openat(directory, "smapid.reserve", O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+    if (fd < 0)
+        return fault_errno(f, FAULT_EIO, "open %s/smapid.reserve", dir);
+    *out = fd;
+    return 0;
+}
+
+bool place_reserve(struct place *p)
+{
+    if (fallocate(p->reserve, 0, 0, RESERVE) == 0)
+        return true;
+    place_spend_reserve(p);
+    return false;
+}
+
+void place_spend_reserve(struct place *p)
+{
+    int gone = ftruncate(p->reserve, 0);
+    (void) gone; /* what it does not free is missed by the writes that follow, and they say so */
+}
+
 int place_open(const char *dir, struct place *out, bool *in_use, struct fault *f)
 {
     AUTO_FD int directory = -1;
     AUTO_FD int lock = -1;
+    AUTO_FD int reserve = -1;
     if (open_directory(dir, &directory, f) < 0 || take_lock(directory, dir, &lock, in_use, f) < 0 ||
-        make_database(directory, dir, f) < 0)
+        make_database(directory, dir, f) < 0 || open_reserve(directory, dir, &reserve, f) < 0)
         return -1;
-    *out = (struct place){TAKE_FD(directory), TAKE_FD(lock)};
+    *out = (struct place){TAKE_FD(directory), TAKE_FD(lock), TAKE_FD(reserve)};
     return 0;
 }
 
 void place_close(struct place *p)
 {
+    own_fd(&p->reserve);
     own_fd(&p->lock);
     own_fd(&p->directory);
     *p = PLACE_NONE;

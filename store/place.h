@@ -8,9 +8,10 @@
 
 struct place {
     int directory, lock; /* descriptors, -1 for none; the lock is held while the second is open */
+    int reserve;         /* of smapid.reserve */
 };
 
-#define PLACE_NONE ((struct place){-1, -1})
+#define PLACE_NONE ((struct place){-1, -1, -1})
 
 /* Makes dir (mode 0700) when its parent exists, refuses one that another user owns or may write to, or that is on a
    network file system; takes <dir>/smapid.lock and writes our pid into it; makes <dir>/smapid.db, empty and 0600, when
@@ -18,6 +19,11 @@ struct place {
    database open: opening its file a second time would drop SQLite's locks. */
 int place_open(const char *dir, struct place *out, bool *in_use, struct fault *f);
 void place_close(struct place *p);
+
+/* Sets room aside in <dir>/smapid.reserve, so that on a full disk the log can still be written. False when there is not
+   enough: then nothing is set aside. */
+bool place_reserve(struct place *p);
+void place_spend_reserve(struct place *p);
 
 /* Name of the file system when statfs's f_type is one that a server elsewhere answers for, or NULL. */
 const char *place_remote_type(uint64_t magic);

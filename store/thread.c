@@ -21,6 +21,7 @@ struct request {
     void *arg;
     struct fault *fault;
     int result;
+    bool kept; /* it had a transaction of its own, and that was committed */
     sem_t done;
     struct request *next;
 };
@@ -75,15 +76,49 @@ static int refuse(struct store *s, struct request *r)
     return fault_set(r->fault, FAULT_SRNoSpace, "the store %s is full: nothing was changed", s->db.path);
 }
 
-/* Together; and when there is no room for all, each for itself, so that a small one may still pass: the log, copied
-   back, is written again from its start. */
+/* The disk is full, or was: the reserve is spent on bringing the log home and on writing it again from its start. What
+   gives pages back, and what needs none, then still commits, until there is room for the reserve again. */
+static void be_tight(struct store *s)
+{
+    place_spend_reserve(&s->place);
+    database_checkpoint(&s->db, true);
+    database_hold_size(&s->db, true);
+    s->tight = true;
+}
+
+static void relax_if_possible(struct store *s)
+{
+    if (!s->tight || !place_reserve(&s->place))
+        return;
+    database_hold_size(&s->db, false);
+    s->tight = false;
+}
+
+/* Those not kept yet, each for itself. True when all are. */
+static bool run_each(struct store *s, struct request *first)
+{
+    bool all = true;
+    for (struct request *r = first; r; r = r->next) {
+        r->kept = r->kept || run_together(s, r, r->next);
+        all = all && r->kept;
+    }
+    return all;
+}
+
+/* Together; when there is no room for all, each for itself, so that a small one may still pass; and what then has no
+   room once more with the reserve. */
 static void run_writes(struct store *s, struct request *first)
 {
+    relax_if_possible(s);
     if (!first || run_together(s, first, NULL))
         return;
     database_checkpoint(&s->db, true);
+    if (run_each(s, first))
+        return;
+    be_tight(s);
+    run_each(s, first);
     for (struct request *r = first; r; r = r->next)
-        if (!run_together(s, r, r->next))
+        if (!r->kept)
             refuse(s, r);
 }
 
@@ -113,6 +148,7 @@ static void add(struct requests *list, struct request *r)
     else
         list->first = r;
     list->last = r;
+    list->count++;
 }
 
 static struct request *take(struct requests *list)
@@ -168,13 +204,15 @@ static void *serve(void *arg)
     struct store *s = arg;
     served_here = s;
     s->expiry_due = monotonic_ns() + EXPIRY_EVERY_NS;
+    if (!place_reserve(&s->place))
+        be_tight(s);
     struct request *reads, *writes;
     while (next_requests(s, &reads, &writes)) {
         run_reads(s, reads);
         finish(reads, &s->reads);
         run_writes(s, writes);
         finish(writes, &s->writes);
-        database_checkpoint(&s->db, false);
+        database_checkpoint(&s->db, s->tight);
         expire_when_due(s);
     }
     return NULL;

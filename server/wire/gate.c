@@ -183,15 +183,28 @@ static const char *check_double(const struct run *r)
     return fits ? NULL : "double holds a decimal number of at most 40 characters and an exponent below 100";
 }
 
+/* The numbers of YYYYMMDDThh:mm:ss. Years from 1000, as xmlrpc-c writes earlier ones wrongly. */
+static const struct {
+    unsigned at, digits, least, most;
+} date_fields[] = {{0, 4, 1000, 9999}, {4, 2, 1, 12}, {6, 2, 1, 31}, {9, 2, 0, 23}, {12, 2, 0, 59}, {15, 2, 0, 59}};
+
+static bool is_date_field(const unsigned char *s, size_t i)
+{
+    unsigned n = 0;
+    for (unsigned d = 0; d < date_fields[i].digits; d++) {
+        if (!isdigit(s[date_fields[i].at + d]))
+            return false;
+        n = n * 10 + s[date_fields[i].at + d] - '0';
+    }
+    return n >= date_fields[i].least && n <= date_fields[i].most;
+}
+
 static const char *check_datetime(const struct run *r)
 {
-    static const char shape[] = "dddddddd"
-                                "T"
-                                "dd:dd:dd";
-    size_t length = (size_t) (r->end - r->start);
-    bool fits = length == sizeof shape - 1 || (length == sizeof shape && r->start[length - 1] == 'Z');
-    for (size_t i = 0; fits && i < sizeof shape - 1; i++)
-        fits = shape[i] == 'd' ? isdigit(r->start[i]) != 0 : r->start[i] == (unsigned char) shape[i];
+    const unsigned char *s = r->start;
+    bool fits = r->end - s == 17 && s[8] == 'T' && s[11] == ':' && s[14] == ':';
+    for (size_t i = 0; fits && i < COUNT_OF(date_fields); i++)
+        fits = is_date_field(s, i);
     return fits ? NULL : "dateTime.iso8601 holds YYYYMMDDThh:mm:ss";
 }
 

