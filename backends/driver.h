@@ -104,11 +104,12 @@ struct layout {
                       struct fault *f);
     int (*vdi_resize)(struct sr *sr, const struct plan *plan, const struct vdi *vdi, struct arena *a, struct vdi *out,
                       struct fault *f);
-    /* made: the new disk, plan->made; base: what plan->base names, if out_base->uuid is set on return. */
-    int (*vdi_snapshot)(struct sr *sr, const struct plan *plan, const struct vdi *vdi, struct arena *a,
-                        struct vdi *made, struct vdi *base, struct fault *f);
-    int (*vdi_clone)(struct sr *sr, const struct plan *plan, const struct vdi *vdi, struct arena *a, struct vdi *made,
-                     struct vdi *base, struct fault *f);
+    /* wanted: the new disk, plan->made, read-only for a snapshot; made: as it stands; base: the image plan->base names,
+       with uuid none when none was left behind. */
+    int (*vdi_snapshot)(struct sr *sr, const struct plan *plan, const struct vdi *wanted, const struct vdi *vdi,
+                        struct arena *a, struct vdi *made, struct vdi *base, struct fault *f);
+    int (*vdi_clone)(struct sr *sr, const struct plan *plan, const struct vdi *wanted, const struct vdi *vdi,
+                     struct arena *a, struct vdi *made, struct vdi *base, struct fault *f);
     /* Where the disk's content is reached on this host. Idempotent; makes only kernel state. */
     int (*vdi_attach)(struct sr *sr, const struct vdi *vdi, bool writable, struct arena *a, const char **path,
                       struct fault *f);
@@ -116,6 +117,8 @@ struct layout {
     /* After the lease's commit: from now on nothing of an older epoch may be written. deactivate: before the release's
        commit: nothing of this epoch is under way any more. */
     int (*vdi_activate)(struct sr *sr, const struct vdi *vdi, uint64_t epoch, bool writable, struct fault *f);
+    /* After a restart: as vdi_activate for a lease that was held before; looks at no medium. */
+    int (*vdi_restore)(struct sr *sr, const struct vdi *vdi, uint64_t epoch, bool writable, struct fault *f);
     int (*vdi_deactivate)(struct sr *sr, const struct vdi *vdi, struct fault *f);
 
     /* The data path of layouts that are their own disk (dummy). */

@@ -11,6 +11,7 @@ enum owner { BY_LAYOUT, BY_TRANSPORT, BY_EVERY_TYPE, BY_TRAIT };
 
 struct slot {
     enum capability cap;
+    const char *call; /* the slot's own name */
     const char *name; /* as xapi knows it; NULL when it has no name there */
     enum owner owner;
     size_t offset;
@@ -22,26 +23,26 @@ struct slot {
 
 /* Capability to slot, the only place where it is said. */
 static const struct slot slots[] = {
-    {CAP_sr_create,     NULL,                LAYOUT(sr_create)},
-    {CAP_sr_delete,     NULL,                LAYOUT(sr_delete)},
-    {CAP_sr_attach,     NULL,                LAYOUT(sr_attach)},
-    {CAP_sr_probe,      "SR_PROBE",          TRANSPORT(probe)},
-    {CAP_sr_scan,       NULL,                LAYOUT(sr_scan)},
-    {CAP_NONE,          "SR_UPDATE",         BY_EVERY_TYPE, 0},
-    {CAP_vdi_create,    "VDI_CREATE",        LAYOUT(vdi_create)},
-    {CAP_vdi_delete,    "VDI_DELETE",        LAYOUT(vdi_delete)},
-    {CAP_vdi_introduce, "VDI_INTRODUCE",     LAYOUT(vdi_introduce)},
-    {CAP_NONE,          "VDI_UPDATE",        LAYOUT(vdi_update)},
-    {CAP_vdi_resize,    "VDI_RESIZE",        LAYOUT(vdi_resize)},
-    {CAP_vdi_snapshot,  "VDI_SNAPSHOT",      LAYOUT(vdi_snapshot)},
-    {CAP_vdi_clone,     "VDI_CLONE",         LAYOUT(vdi_clone)},
-    {CAP_vdi_attach,    "VDI_ATTACH",        LAYOUT(vdi_attach)},
-    {CAP_NONE,          "VDI_DETACH",        LAYOUT(vdi_detach)},
-    {CAP_vdi_activate,  "VDI_ACTIVATE",      LAYOUT(vdi_activate)},
-    {CAP_NONE,          "VDI_DEACTIVATE",    LAYOUT(vdi_deactivate)},
-    {CAP_disk_write,    NULL,                LAYOUT(disk_write)},
-    {CAP_disk_log,      NULL,                LAYOUT(disk_log)},
-    {CAP_NONE,          "THIN_PROVISIONING", BY_TRAIT, offsetof(struct layout, thin)},
+    {CAP_sr_create,     "sr_create",      NULL,                LAYOUT(sr_create)},
+    {CAP_sr_delete,     "sr_delete",      NULL,                LAYOUT(sr_delete)},
+    {CAP_sr_attach,     "sr_attach",      NULL,                LAYOUT(sr_attach)},
+    {CAP_sr_probe,      "probe",          "SR_PROBE",          TRANSPORT(probe)},
+    {CAP_sr_scan,       "sr_scan",        NULL,                LAYOUT(sr_scan)},
+    {CAP_NONE,          "sr_update",      "SR_UPDATE",         BY_EVERY_TYPE, 0},
+    {CAP_vdi_create,    "vdi_create",     "VDI_CREATE",        LAYOUT(vdi_create)},
+    {CAP_vdi_delete,    "vdi_delete",     "VDI_DELETE",        LAYOUT(vdi_delete)},
+    {CAP_vdi_introduce, "vdi_introduce",  "VDI_INTRODUCE",     LAYOUT(vdi_introduce)},
+    {CAP_NONE,          "vdi_update",     "VDI_UPDATE",        LAYOUT(vdi_update)},
+    {CAP_vdi_resize,    "vdi_resize",     "VDI_RESIZE",        LAYOUT(vdi_resize)},
+    {CAP_vdi_snapshot,  "vdi_snapshot",   "VDI_SNAPSHOT",      LAYOUT(vdi_snapshot)},
+    {CAP_vdi_clone,     "vdi_clone",      "VDI_CLONE",         LAYOUT(vdi_clone)},
+    {CAP_vdi_attach,    "vdi_attach",     "VDI_ATTACH",        LAYOUT(vdi_attach)},
+    {CAP_NONE,          "vdi_detach",     "VDI_DETACH",        LAYOUT(vdi_detach)},
+    {CAP_vdi_activate,  "vdi_activate",   "VDI_ACTIVATE",      LAYOUT(vdi_activate)},
+    {CAP_NONE,          "vdi_deactivate", "VDI_DEACTIVATE",    LAYOUT(vdi_deactivate)},
+    {CAP_disk_write,    "disk_write",     NULL,                LAYOUT(disk_write)},
+    {CAP_disk_log,      "disk_log",       NULL,                LAYOUT(disk_log)},
+    {CAP_NONE,          "thin",           "THIN_PROVISIONING", BY_TRAIT, offsetof(struct layout, thin)},
 };
 /* clang-format on */
 
@@ -111,6 +112,14 @@ static int result(const struct sr *sr, const char *slot, int r, const struct fau
 static int refuse(const struct sr_type *type, const char *call, struct fault *f)
 {
     return fault_set(f, FAULT_Unimplemented, "type %s has no %s", type->name, call);
+}
+
+int backend_refuse(const struct sr_type *type, enum capability cap, struct fault *f)
+{
+    for (size_t i = 0; i < COUNT_OF(slots); i++)
+        if (slots[i].cap == cap && cap != CAP_NONE)
+            return refuse(type, slots[i].call, f);
+    return refuse(type, "such call", f);
 }
 
 static const char *state_text(enum vdi_state state)
@@ -344,22 +353,22 @@ int backend_vdi_resize(struct sr *sr, const struct plan *plan, const struct vdi 
     return 0;
 }
 
-int backend_vdi_fork(struct sr *sr, const struct plan *plan, const struct vdi *vdi, bool writable, struct arena *a,
-                     struct vdi *made, struct vdi *base, struct fault *f)
+int backend_vdi_fork(struct sr *sr, const struct plan *plan, const struct vdi *wanted, const struct vdi *vdi,
+                     struct arena *a, struct vdi *made, struct vdi *base, struct fault *f)
 {
     const struct layout *l = sr->type->layout;
-    const char *call = writable ? "vdi_clone" : "vdi_snapshot";
-    if (!backend_offers(sr->type, writable ? CAP_vdi_clone : CAP_vdi_snapshot))
-        return refuse(sr->type, call, f);
+    enum capability cap = plan->read_only ? CAP_vdi_snapshot : CAP_vdi_clone;
+    if (!backend_offers(sr->type, cap))
+        return backend_refuse(sr->type, cap, f);
     if (ready(sr, vdi, f) < 0)
         return -1;
     struct vdi left = vdi_blank();
-    int r =
-        writable ? l->vdi_clone(sr, plan, vdi, a, made, &left, f) : l->vdi_snapshot(sr, plan, vdi, a, made, &left, f);
-    if (result(sr, call, r, f) < 0)
+    int r = plan->read_only ? l->vdi_snapshot(sr, plan, wanted, vdi, a, made, &left, f)
+                            : l->vdi_clone(sr, plan, wanted, vdi, a, made, &left, f);
+    if (result(sr, plan->method, r, f) < 0)
         return -1;
-    PROMISE(sr, call, sound(made, &plan->made, 0));
-    PROMISE(sr, call, !uuid_is(&left.uuid) || sound(&left, &plan->base, 0));
+    PROMISE(sr, plan->method, sound(made, &plan->made, 0));
+    PROMISE(sr, plan->method, !uuid_is(&left.uuid) || sound(&left, &plan->base, 0));
     *base = left;
     return 0;
 }
@@ -393,6 +402,13 @@ int backend_vdi_activate(struct sr *sr, const struct vdi *vdi, uint64_t epoch, b
     if (ready(sr, vdi, f) < 0)
         return -1;
     return result(sr, "vdi_activate", sr->type->layout->vdi_activate(sr, vdi, epoch, writable, f), f);
+}
+
+int backend_vdi_restore(struct sr *sr, const struct vdi *vdi, uint64_t epoch, bool writable, struct fault *f)
+{
+    if (!sr->type->layout->vdi_restore)
+        return 0;
+    return result(sr, "vdi_restore", sr->type->layout->vdi_restore(sr, vdi, epoch, writable, f), f);
 }
 
 int backend_vdi_deactivate(struct sr *sr, const struct vdi *vdi, struct fault *f)

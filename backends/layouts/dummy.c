@@ -189,32 +189,16 @@ static int dummy_vdi_resize(struct sr *sr, const struct plan *plan, const struct
 }
 
 /* An independent disk that names its source as parent; no base is left behind. */
-static int fork_disk(struct sr *sr, const struct plan *plan, const struct vdi *vdi, bool snapshot, struct arena *a,
-                     struct vdi *made)
+static int dummy_vdi_fork(struct sr *sr, const struct plan *plan, const struct vdi *wanted, const struct vdi *vdi,
+                          struct arena *a, struct vdi *made, struct vdi *base, struct fault *f)
 {
+    (void) base, (void) f;
     log_line(LOG_DEBUG, "dummy %s sr=%s vdi=%s made=%s", plan->method, sr->uuid.text, vdi->uuid.text, plan->made.text);
-    struct vdi copy = layout_copy(a, vdi);
-    copy.location = "";
+    struct vdi copy = layout_copy(a, wanted);
     place_disk(a, &plan->made, &copy);
     copy.parent = vdi->uuid;
-    copy.read_only = snapshot;
-    copy.is_a_snapshot = snapshot;
     *made = copy;
     return 0;
-}
-
-static int dummy_vdi_snapshot(struct sr *sr, const struct plan *plan, const struct vdi *vdi, struct arena *a,
-                              struct vdi *made, struct vdi *base, struct fault *f)
-{
-    (void) base, (void) f;
-    return fork_disk(sr, plan, vdi, true, a, made);
-}
-
-static int dummy_vdi_clone(struct sr *sr, const struct plan *plan, const struct vdi *vdi, struct arena *a,
-                           struct vdi *made, struct vdi *base, struct fault *f)
-{
-    (void) base, (void) f;
-    return fork_disk(sr, plan, vdi, false, a, made);
 }
 
 /* /dev/null, as the older driver of this name had it. */
@@ -350,11 +334,12 @@ const struct layout layout_dummy = {
     .vdi_introduce = dummy_vdi_introduce,
     .vdi_update = dummy_vdi_update,
     .vdi_resize = dummy_vdi_resize,
-    .vdi_snapshot = dummy_vdi_snapshot,
-    .vdi_clone = dummy_vdi_clone,
+    .vdi_snapshot = dummy_vdi_fork,
+    .vdi_clone = dummy_vdi_fork,
     .vdi_attach = dummy_vdi_attach,
     .vdi_detach = dummy_vdi_detach,
     .vdi_activate = dummy_vdi_activate,
+    .vdi_restore = dummy_vdi_activate,
     .vdi_deactivate = dummy_vdi_deactivate,
     .disk_write = dummy_disk_write,
     .disk_log = dummy_disk_log,
