@@ -91,10 +91,11 @@ int image_publish(int dir, const char *temp, const char *name)
         return -1;
     if (renameat2(dir, temp, dir, name, RENAME_NOREPLACE) == 0)
         return 0;
-    if (errno == EINVAL || errno == ENOSYS) /* NFS knows no such flag, but link does not replace either */
-        linkat(dir, temp, dir, name, 0);
+    /* NFS knows no such flag, but link does not replace either. */
+    bool linked = (errno == EINVAL || errno == ENOSYS) && linkat(dir, temp, dir, name, 0) == 0;
     int saved = errno;
-    if (fstatat(dir, name, &to, AT_SYMLINK_NOFOLLOW) == 0 && to.st_ino == from.st_ino && to.st_dev == from.st_dev)
+    if (linked ||
+        (fstatat(dir, name, &to, AT_SYMLINK_NOFOLLOW) == 0 && to.st_ino == from.st_ino && to.st_dev == from.st_dev))
         return file_remove(dir, temp);
     errno = saved;
     return -1;

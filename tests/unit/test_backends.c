@@ -235,12 +235,17 @@ static void every_call_on_a_dummy_works(void **state)
     struct vdi disk = dummy_disk(d, 1);
     assert_string_equal(disk.location, disk.uuid.text);
 
+    struct vdi wanted = disk;
+    wanted.location = "";
+    wanted.read_only = true;
     p = plan_of("vdi_snapshot");
-    assert_int_equal(backend_vdi_fork(&d->sr, &p, &disk, false, d->arena, &made, &base, &d->f), 0);
-    assert_true(made.read_only && made.is_a_snapshot && uuid_equal(&made.parent, &disk.uuid));
+    p.read_only = true;
+    assert_int_equal(backend_vdi_fork(&d->sr, &p, &wanted, &disk, d->arena, &made, &base, &d->f), 0);
+    assert_true(made.read_only && uuid_equal(&made.parent, &disk.uuid));
     assert_true(uuid_equal(&made.uuid, &p.made) && !uuid_is(&base.uuid));
+    wanted.read_only = false;
     p = plan_of("vdi_clone");
-    assert_int_equal(backend_vdi_fork(&d->sr, &p, &disk, true, d->arena, &made, &base, &d->f), 0);
+    assert_int_equal(backend_vdi_fork(&d->sr, &p, &wanted, &disk, d->arena, &made, &base, &d->f), 0);
     assert_true(!made.read_only && made.size == 1 && uuid_equal(&made.parent, &disk.uuid));
 
     p = plan_of("vdi_resize");
