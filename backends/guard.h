@@ -68,8 +68,6 @@ int backend_vdi_resize(struct sr *sr, const struct plan *plan, const struct vdi 
 /* A snapshot when plan->read_only, else a clone; wanted is the new disk. */
 int backend_vdi_fork(struct sr *sr, const struct plan *plan, const struct vdi *wanted, const struct vdi *vdi,
                      struct arena *a, struct vdi *made, struct vdi *base, struct fault *f);
-/* Puts into the plan which image on the medium the disk is, so that only that one is touched: see vdi_locate. */
-int backend_vdi_locate(struct sr *sr, const struct vdi *vdi, struct plan *plan, struct fault *f);
 int backend_vdi_attach(struct sr *sr, const struct vdi *vdi, bool writable, struct arena *a, const char **path,
                        struct fault *f);
 /* detach and deactivate take a disk in any state, on an SR in any state: what was taken can always be given back. */
