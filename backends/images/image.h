@@ -6,6 +6,7 @@
 
 #include "server/base/fault.h"
 #include "server/base/uuid.h"
+#include <stdint.h>
 
 /* What an image says of itself. */
 struct image_info {
@@ -45,7 +46,7 @@ struct image_format {
     int (*hide)(int fd, bool hidden, struct fault *f);
 };
 
-extern const struct image_format image_raw;
+extern const struct image_format image_raw, image_vhd;
 
 /* All rows; by name; by a file name of the form <uuid><suffix>. NULL when there is none. */
 const struct image_format *const *image_formats(size_t *count);
