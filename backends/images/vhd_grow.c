@@ -47,7 +47,7 @@ static int keep(const struct vhd_image *image, uint64_t at, size_t length, size_
 {
     AUTO_FREE unsigned char *data = calloc(1, room);
     if (!data)
-        return fault_errno(f, FAULT_EIO, "grow a VHD");
+        return fault_errno(f, FAULT_VDISize, "grow a VHD");
     if (vhd_image_read(image->fd, data, length, at, "its metadata", f) < 0)
         return -1;
     *out = TAKE(data);
@@ -93,9 +93,9 @@ static int plan_metadata(struct grow *g, struct fault *f)
     bool moves = at != old->bat_end;
     g->bat_end = at;
     if (old->has_batmap) {
-        uint64_t sectors = vhd_padded((g->header.max_entries + 7) / 8) / SECTOR_SIZE;
-        if (sectors > old->batmap.sectors)
-            g->batmap.sectors = (uint32_t) sectors;
+        uint64_t needed = vhd_padded((g->header.max_entries + 7) / 8) / SECTOR_SIZE;
+        if (needed > old->batmap.sectors)
+            g->batmap.sectors = (uint32_t) needed;
         moves = moves || g->batmap.sectors != old->batmap.sectors;
         if (plan_batmap(g, f) < 0)
             return -1;
@@ -250,7 +250,13 @@ static int write_all(const struct grow *g)
         io_write_at(g->old.fd, header, sizeof header, g->footer.data_offset) < 0 ||
         io_write_at(g->old.fd, footer, sizeof footer, 0) < 0)
         return -1;
-    return fsync(g->old.fd);
+    return 0;
+}
+
+/* The new size is on the medium: syncs it, then forgets the old one. */
+static int finish(int fd, const struct image_journal *journal, struct fault *f)
+{
+    return fsync(fd) < 0 ? fault_errno(f, FAULT_EIO, "sync a VHD that grew") : vhd_journal_remove(journal, f);
 }
 
 static int grow_sparse(struct grow *g, uint64_t size, const struct image_journal *journal, struct fault *f)
@@ -260,8 +266,8 @@ static int grow_sparse(struct grow *g, uint64_t size, const struct image_journal
         journal_old(g, journal, f) < 0)
         return -1;
     if (write_all(g) < 0)
-        return fault_errno(f, FAULT_EIO, "grow a VHD to %" PRIu64 " bytes", size);
-    return vhd_journal_remove(journal, f);
+        return fault_errno(f, FAULT_VDISize, "grow a VHD to %" PRIu64 " bytes", size);
+    return finish(g->old.fd, journal, f);
 }
 
 /* The disk, then the footer: the new footer goes behind the new end, and the old one becomes zeros of the disk. */
@@ -278,10 +284,9 @@ static int grow_fixed(const struct vhd_image *old, uint64_t size, const struct i
     vhd_footer_out(&footer, raw);
     if (vhd_journal_make(journal, old->fd, &span, 1, f) < 0)
         return -1;
-    if (io_write_at(old->fd, raw, sizeof raw, size) < 0 || vhd_fill(old->fd, 0, span.at, span.length) < 0 ||
-        fsync(old->fd) < 0)
-        return fault_errno(f, FAULT_EIO, "grow a VHD to %" PRIu64 " bytes", size);
-    return vhd_journal_remove(journal, f);
+    if (io_write_at(old->fd, raw, sizeof raw, size) < 0 || vhd_fill(old->fd, 0, span.at, span.length) < 0)
+        return fault_errno(f, FAULT_VDISize, "grow a VHD to %" PRIu64 " bytes", size);
+    return finish(old->fd, journal, f);
 }
 
 int vhd_grow(int fd, uint64_t size, const struct image_journal *journal, struct fault *f)

@@ -86,7 +86,7 @@ static int save(int file, int image, struct head *h)
         if (save_span(file, image, &spans[i], &at, &sum) < 0)
             return -1;
     sum = htobe64(sum);
-    return io_write_at(file, &sum, sizeof sum, at) < 0 ? -1 : fsync(file);
+    return io_write_at(file, &sum, sizeof sum, at);
 }
 
 int vhd_journal_make(const struct image_journal *journal, int image, const struct vhd_span *spans, size_t count,
@@ -94,19 +94,23 @@ int vhd_journal_make(const struct image_journal *journal, int image, const struc
 {
     struct stat st;
     if (fstat(image, &st) < 0)
-        return fault_errno(f, FAULT_EIO, "look at a VHD");
+        return fault_errno(f, FAULT_VDISize, "look at a VHD");
     struct head h = {.inode = st.st_ino, .length = (uint64_t) st.st_size, .count = count};
     memcpy(h.spans, spans, count * sizeof *spans);
     AUTO_FD int file = io_open_beneath(journal->dir, journal->name, O_WRONLY | O_CREAT | O_EXCL, 0600);
-    if (file < 0 || save(file, image, &h) < 0 || fsync(journal->dir) < 0)
-        return fault_errno(f, FAULT_EIO, "write the journal %s", journal->name);
+    if (file < 0 || save(file, image, &h) < 0)
+        return fault_errno(f, FAULT_VDISize, "write the journal %s", journal->name);
+    if (fsync(file) < 0 || fsync(journal->dir) < 0)
+        return fault_errno(f, FAULT_EIO, "sync the journal %s", journal->name);
     return 0;
 }
 
 int vhd_journal_remove(const struct image_journal *journal, struct fault *f)
 {
-    if ((unlinkat(journal->dir, journal->name, 0) < 0 && errno != ENOENT) || fsync(journal->dir) < 0)
-        return fault_errno(f, FAULT_EIO, "remove the journal %s", journal->name);
+    if (unlinkat(journal->dir, journal->name, 0) < 0 && errno != ENOENT)
+        return fault_errno(f, FAULT_VDISize, "remove the journal %s", journal->name);
+    if (fsync(journal->dir) < 0)
+        return fault_errno(f, FAULT_EIO, "sync the removal of the journal %s", journal->name);
     return 0;
 }
 
@@ -152,7 +156,7 @@ static int restore(int file, int image, const struct head *h)
             from += n;
             done += n;
         }
-    return ftruncate(image, (off_t) h->length) < 0 ? -1 : fsync(image);
+    return ftruncate(image, (off_t) h->length);
 }
 
 int vhd_journal_revert(const struct image_journal *journal, int image, struct fault *f)
@@ -164,10 +168,12 @@ int vhd_journal_revert(const struct image_journal *journal, int image, struct fa
     if (file < 0 && errno == ENOENT)
         return 0;
     if (file < 0 || fstat(image, &st) < 0 || verify(file, &h, &whole) < 0)
-        return fault_errno(f, FAULT_EIO, "read the journal %s", journal->name);
+        return fault_errno(f, FAULT_VDISize, "read the journal %s", journal->name);
     if (whole && h.inode != st.st_ino)
-        return fault_set(f, FAULT_EIO, "the journal %s is of another file than the image", journal->name);
+        return fault_set(f, FAULT_VDISize, "the journal %s is of another file than the image", journal->name);
     if (whole && restore(file, image, &h) < 0)
-        return fault_errno(f, FAULT_EIO, "put back what the journal %s holds", journal->name);
+        return fault_errno(f, FAULT_VDISize, "put back what the journal %s holds", journal->name);
+    if (whole && fsync(image) < 0)
+        return fault_errno(f, FAULT_EIO, "sync what the journal %s put back", journal->name);
     return vhd_journal_remove(journal, f);
 }

@@ -13,11 +13,13 @@ struct vhd_span {
     uint64_t at, length;
 };
 
-/* Keeps the spans, synced with its name. EIO when it cannot, or when a journal is there already. */
+/* In all three a failed sync is EIO, a full medium SRNoSpace, anything else VDISize. */
+
+/* Keeps the spans, synced with its name; refused when a journal is there already. */
 int vhd_journal_make(const struct image_journal *journal, int image, const struct vhd_span *spans, size_t count,
                      struct fault *f);
 /* Puts everything back, length too, syncs, and removes the journal; nothing when there is none; only removes one that
-   is not whole. May be repeated after a crash. EIO, and no change, when the journal is another image's. */
+   is not whole. May be repeated after a crash. Refused, without a change, when the journal is another image's. */
 int vhd_journal_revert(const struct image_journal *journal, int image, struct fault *f);
 /* Forgets it, durably. */
 int vhd_journal_remove(const struct image_journal *journal, struct fault *f);

@@ -89,17 +89,17 @@ void vhd_put32(unsigned char *at, uint32_t value)
     put32(at, value);
 }
 
-static uint32_t sum(const unsigned char *bytes, size_t length)
+static uint32_t sum(const unsigned char *data, size_t length)
 {
     uint32_t total = 0;
     for (size_t i = 0; i < length; i++)
-        total += bytes[i];
+        total += data[i];
     return total;
 }
 
-uint32_t vhd_checksum(const unsigned char *bytes, size_t length)
+uint32_t vhd_checksum(const unsigned char *data, size_t length)
 {
-    return ~sum(bytes, length);
+    return ~sum(data, length);
 }
 
 /* Of a structure whose own four checksum bytes count as zero. */

@@ -86,7 +86,7 @@ void vhd_header_out(const struct vhd_header *in, unsigned char raw[VHD_HEADER_SI
 void vhd_batmap_out(const struct vhd_batmap *in, unsigned char raw[VHD_BATMAP_SECTOR]);
 
 /* One's complement of the sum of all bytes. */
-uint32_t vhd_checksum(const unsigned char *bytes, size_t length);
+uint32_t vhd_checksum(const unsigned char *data, size_t length);
 
 uint32_t vhd_get32(const unsigned char *at);
 void vhd_put32(unsigned char *at, uint32_t value);
