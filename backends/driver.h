@@ -15,6 +15,7 @@
 #include "server/base/fault.h"
 #include "server/base/model.h"
 #include "server/base/text.h"
+#include <stdatomic.h>
 #include <sys/types.h>
 
 /* What drivers need of the daemon's configuration. Lives as long as the process. */
@@ -43,7 +44,14 @@ struct sr {
     bool connected;
     struct place place;
     void *state; /* the layout's, made by its attach slot, freed by its detach slot */
+    /* Why nothing may be done here until it is attached again; NULL while all is well. malloc'd, freed by guard.c. */
+    char *_Atomic poison;
 };
+
+/* Said by a layout when the medium could not keep what it was told to (a failed fsync: what is durable is no longer
+   known): guard.c answers SRUnavailable with the reason until the SR is attached again. errno is the reason. Any
+   thread; the first reason stays. Returns -1 with EIO in f. */
+int sr_poison(struct sr *sr, struct fault *f, const char *fmt, ...) PRINTF(3, 4);
 
 /* What a probe found. */
 struct found_sr {
@@ -64,6 +72,7 @@ struct disk_write {
 
 struct layout {
     const char *name;
+    bool thin; /* space is taken as it is written: THIN_PROVISIONING */
 
     /* The uuid of an SR of this layout in the directory dir, if there is one; false otherwise. Changes nothing. */
     bool (*recognise)(int dir, struct uuid *out);
@@ -74,8 +83,10 @@ struct layout {
     int (*sr_delete)(struct sr *sr, const struct plan *plan, struct fault *f);
     int (*sr_attach)(struct sr *sr, struct fault *f);
     void (*sr_detach)(struct sr *sr);
+    /* The marker is what attach read. Cheap: asked before every operation. Any thread. */
+    int (*sr_check)(struct sr *sr, struct fault *f);
     /* Everything on the medium, hidden and damaged ones too. known: the rows, for layouts that have no medium of their
-       own and for what the medium cannot hold. Deletes nothing. */
+       own and for what the medium cannot hold; texts of out may be those of known. Deletes nothing. */
     int (*sr_scan)(struct sr *sr, const struct vdi_list *known, struct arena *a, struct vdi_list *out,
                    struct sr_totals *totals, struct fault *f);
     int (*sr_totals)(struct sr *sr, struct sr_totals *out, struct fault *f); /* physical_* only */
@@ -83,6 +94,9 @@ struct layout {
     /* Disks. create: wanted has uuid, location, size, format ("" for the default), labels; out is what stands. */
     int (*vdi_create)(struct sr *sr, const struct plan *plan, const struct vdi *wanted, struct arena *a,
                       struct vdi *out, struct fault *f);
+    /* Fills device and inode of a plan that is yet to be committed, 0 when the image is gone. Reads only. */
+    int (*vdi_locate)(struct sr *sr, const struct vdi *vdi, struct plan *plan, struct fault *f);
+    /* The image goes only if it is the plan's inode (0: any); one that is gone is success. */
     int (*vdi_delete)(struct sr *sr, const struct plan *plan, const struct vdi *vdi, struct fault *f);
     int (*vdi_introduce)(struct sr *sr, const struct plan *plan, const char *location, struct arena *a, struct vdi *out,
                          struct fault *f);
@@ -90,11 +104,12 @@ struct layout {
                       struct fault *f);
     int (*vdi_resize)(struct sr *sr, const struct plan *plan, const struct vdi *vdi, struct arena *a, struct vdi *out,
                       struct fault *f);
-    /* made: the new disk, plan->made; base: what plan->base names, if out_base->uuid is set on return. */
-    int (*vdi_snapshot)(struct sr *sr, const struct plan *plan, const struct vdi *vdi, struct arena *a,
-                        struct vdi *made, struct vdi *base, struct fault *f);
-    int (*vdi_clone)(struct sr *sr, const struct plan *plan, const struct vdi *vdi, struct arena *a, struct vdi *made,
-                     struct vdi *base, struct fault *f);
+    /* wanted: the new disk, plan->made, read-only for a snapshot; made: as it stands; base: the image plan->base names,
+       with uuid none when none was left behind. */
+    int (*vdi_snapshot)(struct sr *sr, const struct plan *plan, const struct vdi *wanted, const struct vdi *vdi,
+                        struct arena *a, struct vdi *made, struct vdi *base, struct fault *f);
+    int (*vdi_clone)(struct sr *sr, const struct plan *plan, const struct vdi *wanted, const struct vdi *vdi,
+                     struct arena *a, struct vdi *made, struct vdi *base, struct fault *f);
     /* Where the disk's content is reached on this host. Idempotent; makes only kernel state. */
     int (*vdi_attach)(struct sr *sr, const struct vdi *vdi, bool writable, struct arena *a, const char **path,
                       struct fault *f);
@@ -102,6 +117,8 @@ struct layout {
     /* After the lease's commit: from now on nothing of an older epoch may be written. deactivate: before the release's
        commit: nothing of this epoch is under way any more. */
     int (*vdi_activate)(struct sr *sr, const struct vdi *vdi, uint64_t epoch, bool writable, struct fault *f);
+    /* After a restart: as vdi_activate for a lease that was held before; looks at no medium. */
+    int (*vdi_restore)(struct sr *sr, const struct vdi *vdi, uint64_t epoch, bool writable, struct fault *f);
     int (*vdi_deactivate)(struct sr *sr, const struct vdi *vdi, struct fault *f);
 
     /* The data path of layouts that are their own disk (dummy). */

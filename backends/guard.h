@@ -28,6 +28,10 @@ enum capability {
 };
 
 bool backend_offers(const struct sr_type *type, enum capability cap);
+/* -1 with Unimplemented: the type does not offer what cap names. */
+int backend_refuse(const struct sr_type *type, enum capability cap, struct fault *f);
+/* The same for a capability as xapi names it ("VDI_CREATE"); false for a name that is none of ours. */
+bool backend_offers_named(const struct sr_type *type, const char *name);
 
 /* A place made and marked, left disconnected. */
 int backend_sr_create(struct sr *sr, const struct plan *plan, struct fault *f);
@@ -37,7 +41,10 @@ int backend_sr_delete(struct sr *sr, const struct plan *plan, struct fault *f);
 int backend_sr_attach(struct sr *sr, struct fault *f);
 /* The other way; idempotent. */
 int backend_sr_detach(struct sr *sr, struct fault *f);
-/* The SR still is where it was connected: marker readable, place not replaced. SRUnavailable otherwise. */
+/* Frees what an SR holds in this process and leaves the place as it is, for a daemon that ends. Idempotent. */
+void backend_sr_release(struct sr *sr);
+/* The SR still is where it was connected: marker in place, place not replaced, not poisoned. SRUnavailable otherwise.
+   The functions below that touch the medium ask it themselves. */
 int backend_sr_check(struct sr *sr, struct fault *f);
 int backend_sr_scan(struct sr *sr, const struct vdi_list *known, struct arena *a, struct vdi_list *out,
                     struct sr_totals *totals, struct fault *f);
@@ -46,6 +53,8 @@ int backend_sr_probe(const struct sr_type *type, const struct pairs *config, con
 
 int backend_vdi_create(struct sr *sr, const struct plan *plan, const struct vdi *wanted, struct arena *a,
                        struct vdi *out, struct fault *f);
+/* What vdi_delete and vdi_resize put into their plan before it is committed: device and inode of the image. */
+int backend_vdi_locate(struct sr *sr, const struct vdi *vdi, struct plan *plan, struct fault *f);
 int backend_vdi_delete(struct sr *sr, const struct plan *plan, const struct vdi *vdi, struct fault *f);
 int backend_vdi_introduce(struct sr *sr, const struct plan *plan, const char *location, struct arena *a,
                           struct vdi *out, struct fault *f);
@@ -54,13 +63,18 @@ int backend_vdi_update(struct sr *sr, const struct plan *plan, const struct vdi 
                        struct fault *f);
 int backend_vdi_resize(struct sr *sr, const struct plan *plan, const struct vdi *vdi, struct arena *a, struct vdi *out,
                        struct fault *f);
-/* writable: a clone; otherwise a snapshot. */
-int backend_vdi_fork(struct sr *sr, const struct plan *plan, const struct vdi *vdi, bool writable, struct arena *a,
-                     struct vdi *made, struct vdi *base, struct fault *f);
+/* A snapshot when plan->read_only, else a clone; wanted is the new disk. */
+int backend_vdi_fork(struct sr *sr, const struct plan *plan, const struct vdi *wanted, const struct vdi *vdi,
+                     struct arena *a, struct vdi *made, struct vdi *base, struct fault *f);
+/* Puts into the plan which image on the medium the disk is, so that only that one is touched: see vdi_locate. */
+int backend_vdi_locate(struct sr *sr, const struct vdi *vdi, struct plan *plan, struct fault *f);
 int backend_vdi_attach(struct sr *sr, const struct vdi *vdi, bool writable, struct arena *a, const char **path,
                        struct fault *f);
+/* detach and deactivate take a disk in any state, on an SR in any state: what was taken can always be given back. */
 int backend_vdi_detach(struct sr *sr, const struct vdi *vdi, struct fault *f);
 int backend_vdi_activate(struct sr *sr, const struct vdi *vdi, uint64_t epoch, bool writable, struct fault *f);
+/* After a restart: a lease that was held before is still held. Looks at nothing. */
+int backend_vdi_restore(struct sr *sr, const struct vdi *vdi, uint64_t epoch, bool writable, struct fault *f);
 int backend_vdi_deactivate(struct sr *sr, const struct vdi *vdi, struct fault *f);
 int backend_disk_write(struct sr *sr, const struct vdi *vdi, uint64_t epoch, const char *data, struct fault *f);
 int backend_disk_log(struct sr *sr, const struct vdi *vdi, struct arena *a, struct disk_write **out, size_t *count,

@@ -5,6 +5,11 @@
 
 #include "backends/driver.h"
 
+/* What sr_get_driver_info says of every type; the bridge and the daemon must say the same. */
+#define DRIVER_VENDOR      "smapid"
+#define DRIVER_COPYRIGHT   "(C) the smapid authors, LGPL-2.1-or-later"
+#define DRIVER_API_VERSION "1.1"
+
 struct config_key {
     const char *key, *kind;
     bool required;

@@ -11,6 +11,15 @@
 
 struct method;
 struct sr;
+struct work;
+
+/* What most calls name, taken from their arguments. */
+struct call_keys {
+    struct uuid sr, vdi;  /* none when not given */
+    const char *location; /* of the disk; NULL when not given */
+    struct pairs config;  /* device_config without the members xapi and /RPC2 put there (SRmaster, type) */
+    const char *type;     /* of the path, or device_config's member type; NULL when neither */
+};
 
 struct call {
     /* From the server. */
@@ -25,11 +34,13 @@ struct call {
     /* From dispatch_prepare. */
     const struct method *method; /* NULL until known */
     const void *args;            /* struct <name>_args of its row */
+    struct call_keys keys;
     struct turn turn;
 
     /* While it runs. */
-    struct sr *sr;    /* of calls on a known SR */
-    struct plan plan; /* of MEDIUM calls */
+    struct sr *sr;     /* of calls on a known SR */
+    struct plan plan;  /* of MEDIUM calls */
+    struct work *work; /* what the phases of the call hand to each other */
     int64_t started;
     struct value *result; /* set on success */
     uint64_t epoch;       /* header X-SMAPI-Epoch when not 0 */

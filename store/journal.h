@@ -29,10 +29,11 @@ int store_op_replay(struct txn *t, const struct op_key *key, struct arena *a, st
 /* The intent of plan->op. */
 int store_op_open(struct txn *t, const struct plan *plan, const struct op_key *key, struct fault *f);
 /* The end: the row of plan->op goes, or with a key it stays, closed, with the reply. For a call that never opened an
-   intent (rows only) it makes the closed row when there is a key, and is nothing otherwise. */
+   intent (rows only) it makes the closed row when there is a key, and is nothing otherwise. The key counts that the row
+   was opened with: recovery gives none. Without a reply (NULL) the row goes in any case. */
 int store_op_close(struct txn *t, const struct uuid *op, const struct op_key *key, const struct op_reply *reply,
                    struct fault *f);
-/* Ends an open row during recovery: undone and kept under no key, so that the caller may ask again. */
+/* Removes the row, open or closed: the operation was undone, and the caller may ask again under its key. */
 int store_op_drop(struct txn *t, const struct uuid *op, struct fault *f);
 /* Open intents, oldest first, of one SR, or of all (sr none). */
 int store_op_list(struct txn *t, const struct uuid *sr, struct arena *a, struct plan **out, size_t *count,

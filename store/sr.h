@@ -22,6 +22,7 @@ struct sr_row {
 int store_sr_find(struct txn *t, const struct uuid *uuid, struct arena *a, struct sr_row **out, struct fault *f);
 /* Inserts or replaces, with its config. */
 int store_sr_put(struct txn *t, const struct sr_row *row, struct fault *f);
+/* Both: SRUnavailable when there is no such row. set_totals says that it was scanned now. */
 int store_sr_set_state(struct txn *t, const struct uuid *uuid, enum sr_state state, struct fault *f);
 int store_sr_set_totals(struct txn *t, const struct uuid *uuid, const struct sr_totals *totals, struct fault *f);
 /* Removes the row with all that belongs to it: config, disks, attachments, leases. */

@@ -11,8 +11,10 @@ int store_vdi_find(struct txn *t, const struct uuid *sr, const struct uuid *vdi,
                    struct fault *f);
 int store_vdi_find_location(struct txn *t, const struct uuid *sr, const char *location, struct arena *a,
                             struct vdi **out, struct fault *f);
-/* Inserts or replaces, with its sm_config. A location that another disk of the SR has gives VDIExists. */
+/* Inserts or replaces, with its sm_config. A location that another disk of the SR has gives VDIExists, an SR without a
+   row SRUnavailable. */
 int store_vdi_put(struct txn *t, const struct uuid *sr, const struct vdi *vdi, struct fault *f);
+/* VDIUnavailable when there is no such row. */
 int store_vdi_set_state(struct txn *t, const struct uuid *sr, const struct uuid *vdi, enum vdi_state state,
                         struct fault *f);
 /* With its sm_config, attachments and leases; 0 when it was not there. */

@@ -27,7 +27,7 @@ struct image_journal {
 struct image_format {
     const char *name;   /* "raw", "vhd": vdi_sm_config's type */
     const char *suffix; /* ".raw", ".vhd" */
-    bool chains;        /* knows parents: make_child, hide */
+    bool chains;        /* knows parents: make_child, hide; without it those slots are NULL */
 
     /* The size an image really gets for a size asked for; VDISize with the limits when there is none. */
     int (*round)(uint64_t wanted, uint64_t *size, struct fault *f);
@@ -36,7 +36,8 @@ struct image_format {
     /* Reads and checks what stands. VDILoad, saying what is wrong, for anything that is not a sound image. */
     int (*info)(int fd, struct image_info *out, struct fault *f);
     /* Makes it larger; size is rounded and not smaller than now. Leaves the journal's file only when it fails;
-       synced. revert: undoes what an interrupted grow left, removes the journal; fine when there is none. */
+       synced. revert: undoes what an interrupted grow left, removes the journal; fine when there is none;
+       NULL for a format that never needs one. A failed sync is EIO, any other failure is not. */
     int (*grow)(int fd, uint64_t size, const struct image_journal *journal, struct fault *f);
     int (*revert)(int fd, const struct image_journal *journal, struct fault *f);
     /* An empty child in a new file, of the parent's size, whose locators lead to <parent><suffix> beside it. No sync.
@@ -48,7 +49,8 @@ struct image_format {
 
 extern const struct image_format image_raw, image_vhd;
 
-/* All rows; by name; by a file name of the form <uuid><suffix>. NULL when there is none. */
+/* All rows, the one that is used when nobody asks for another first; by name; by a file name of the form
+   <uuid><suffix>, the uuid in lower case. NULL when there is none. */
 const struct image_format *const *image_formats(size_t *count);
 const struct image_format *image_format_find(const char *name);
 const struct image_format *image_format_of_file(const char *file, struct uuid *uuid);

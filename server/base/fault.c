@@ -6,6 +6,11 @@
 #include <stdarg.h>
 #include <string.h>
 
+/* Here the functions themselves are meant. */
+#undef fault_set
+#undef fault_errno
+#undef fault_prefix
+
 static const struct fault_row rows[] = {
 #define FAULT_ROW(name, code, text, when) {FAULT_##name, #name, text, when},
 #include "server/base/fault.def"

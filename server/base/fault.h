@@ -40,6 +40,16 @@ int fault_errno(struct fault *f, enum fault_code code, const char *fmt, ...) PRI
 /* Writes context in front of the detail. */
 int fault_prefix(struct fault *f, const char *fmt, ...) PRINTF(2, 3);
 
+/* They return -1 where compilers and analysers can see it, so that no path "failed, but returned 0" is imagined. */
+static inline int fault_minus_one(int result)
+{
+    (void) result;
+    return -1;
+}
+#define fault_set(...)    fault_minus_one(fault_set(__VA_ARGS__))
+#define fault_errno(...)  fault_minus_one(fault_errno(__VA_ARGS__))
+#define fault_prefix(...) fault_minus_one(fault_prefix(__VA_ARGS__))
+
 /* "description [opterr=detail]", as xapi's storage manager writes it; without the bracket when there is no detail.
    Bytes that are not UTF-8, and characters XML cannot carry, become '?'. */
 void fault_string(const struct fault *f, char *out, size_t size);

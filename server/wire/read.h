@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Text to values: the strict gate over every byte first, then libxml2's SAX2. */
+/* Text to values: the strict gate over every byte first, then libxml2's SAX events. */
 #ifndef SMAPI_WIRE_READ_H
 #define SMAPI_WIRE_READ_H
 
@@ -25,10 +25,13 @@ struct wire_call {
 
 /* Checks and reads a body of length bytes (not NUL-terminated). -1 with fault BadRequest, naming what is wrong and at
    which byte, never quoting more than 40 bytes of input. Never fetches anything, expands only the five predefined and
-   numeric references. Allocates only from arena, in proportion to length. Safe on any thread. */
+   numeric references. What it keeps comes only from arena, in proportion to length and below 1 MiB; libxml2's parser
+   is kept from call to call, one for each thread that reads. Safe on any thread. */
 int wire_read_call(struct arena *arena, const char *body, size_t length, struct wire_call *out, struct fault *f);
 
-/* The gate alone (fuzz target and tests): 0 when the bytes may be handed to a library. */
+/* The gate alone (fuzz target and tests): one pass, no allocation; 0 when the bytes may be handed to a library. Holds
+   every limit above and the grammar of XML-RPC, except that members of one name in one struct pass it: wire_read_call
+   refuses those while it builds the struct. */
 int wire_gate(const char *body, size_t length, struct fault *f);
 
 #endif

@@ -7,8 +7,9 @@
 #include "server/wire/value.h"
 
 /* A methodResponse, malloc'd and NUL-terminated, starting with "<?xml" at its first byte; *length without the NUL.
-   nil is exactly <value><nil/></value>; an integer outside 32 bits is an assertion (sizes go as strings).
-   Never fails: out of memory aborts. The caller frees. */
+   nil is exactly <value><nil/></value>; no element has an attribute; \r in text arrives as \r. Bytes that are not
+   UTF-8, and characters XML cannot carry, become '?'. An integer outside 32 bits aborts, in every build: sizes go as
+   strings. Never fails: out of memory aborts. The caller frees. */
 char *wire_write_result(const struct value *v, size_t *length);
 /* A fault with the int faultCode and the faultString of fault_string(). */
 char *wire_write_fault(const struct fault *f, size_t *length);

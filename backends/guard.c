@@ -1,0 +1,509 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "backends/guard.h"
+
+#include "server/base/log.h"
+#include <string.h>
+#include <sys/stat.h>
+
+/* ------------------------------------------------------------------ what a type offers */
+
+enum owner { BY_LAYOUT, BY_TRANSPORT, BY_EVERY_TYPE, BY_TRAIT };
+
+struct slot {
+    enum capability cap;
+    const char *call; /* the slot's own name */
+    const char *name; /* as xapi knows it; NULL when it has no name there */
+    enum owner owner;
+    size_t offset;
+};
+
+/* clang-format off */
+#define LAYOUT(slot)    BY_LAYOUT, offsetof(struct layout, slot)
+#define TRANSPORT(slot) BY_TRANSPORT, offsetof(struct transport, slot)
+
+/* Capability to slot, the only place where it is said. */
+static const struct slot slots[] = {
+    {CAP_sr_create,     "sr_create",      NULL,                LAYOUT(sr_create)},
+    {CAP_sr_delete,     "sr_delete",      NULL,                LAYOUT(sr_delete)},
+    {CAP_sr_attach,     "sr_attach",      NULL,                LAYOUT(sr_attach)},
+    {CAP_sr_probe,      "probe",          "SR_PROBE",          TRANSPORT(probe)},
+    {CAP_sr_scan,       "sr_scan",        NULL,                LAYOUT(sr_scan)},
+    {CAP_NONE,          "sr_update",      "SR_UPDATE",         BY_EVERY_TYPE, 0},
+    {CAP_vdi_create,    "vdi_create",     "VDI_CREATE",        LAYOUT(vdi_create)},
+    {CAP_vdi_delete,    "vdi_delete",     "VDI_DELETE",        LAYOUT(vdi_delete)},
+    {CAP_vdi_introduce, "vdi_introduce",  "VDI_INTRODUCE",     LAYOUT(vdi_introduce)},
+    {CAP_NONE,          "vdi_update",     "VDI_UPDATE",        LAYOUT(vdi_update)},
+    {CAP_vdi_resize,    "vdi_resize",     "VDI_RESIZE",        LAYOUT(vdi_resize)},
+    {CAP_vdi_snapshot,  "vdi_snapshot",   "VDI_SNAPSHOT",      LAYOUT(vdi_snapshot)},
+    {CAP_vdi_clone,     "vdi_clone",      "VDI_CLONE",         LAYOUT(vdi_clone)},
+    {CAP_vdi_attach,    "vdi_attach",     "VDI_ATTACH",        LAYOUT(vdi_attach)},
+    {CAP_NONE,          "vdi_detach",     "VDI_DETACH",        LAYOUT(vdi_detach)},
+    {CAP_vdi_activate,  "vdi_activate",   "VDI_ACTIVATE",      LAYOUT(vdi_activate)},
+    {CAP_NONE,          "vdi_deactivate", "VDI_DEACTIVATE",    LAYOUT(vdi_deactivate)},
+    {CAP_disk_write,    "disk_write",     NULL,                LAYOUT(disk_write)},
+    {CAP_disk_log,      "disk_log",       NULL,                LAYOUT(disk_log)},
+    {CAP_NONE,          "thin",           "THIN_PROVISIONING", BY_TRAIT, offsetof(struct layout, thin)},
+};
+/* clang-format on */
+
+static bool slot_filled(const void *table, size_t offset)
+{
+    void (*function)(void);
+    memcpy(&function, (const char *) table + offset, sizeof function);
+    return function != NULL;
+}
+
+static bool slot_offered(const struct sr_type *type, const struct slot *s)
+{
+    switch (s->owner) {
+    case BY_LAYOUT:
+        return slot_filled(type->layout, s->offset);
+    case BY_TRANSPORT:
+        return slot_filled(type->transport, s->offset);
+    case BY_TRAIT:
+        return *(const bool *) ((const char *) type->layout + s->offset);
+    case BY_EVERY_TYPE:
+        break;
+    }
+    return true;
+}
+
+bool backend_offers(const struct sr_type *type, enum capability cap)
+{
+    if (cap == CAP_NONE)
+        return true;
+    for (size_t i = 0; i < COUNT_OF(slots); i++)
+        if (slots[i].cap == cap)
+            return slot_offered(type, &slots[i]);
+    return false;
+}
+
+bool backend_offers_named(const struct sr_type *type, const char *name)
+{
+    for (size_t i = 0; i < COUNT_OF(slots); i++)
+        if (slots[i].name && strcmp(slots[i].name, name) == 0)
+            return slot_offered(type, &slots[i]);
+    return false;
+}
+
+/* ------------------------------------------------------------------ promises and assumptions */
+
+static void broken(const char *type, const char *slot, const char *promise) __attribute__((noreturn));
+static void broken(const char *type, const char *slot, const char *promise)
+{
+    log_line(LOG_ERROR, "bug: %s of type %s broke its promise: %s", slot, type, promise);
+    abort();
+}
+
+#define PROMISE(sr, slot, condition)                                                                                   \
+    do {                                                                                                               \
+        if (!(condition))                                                                                              \
+            broken((sr)->type->name, slot, #condition);                                                                \
+    } while (0)
+
+/* A driver that fails says why. Returns r. */
+static int result(const struct sr *sr, const char *slot, int r, const struct fault *f)
+{
+    PROMISE(sr, slot, r == 0 || r == -1);
+    PROMISE(sr, slot, r == 0 || f->code != FAULT_NONE);
+    return r;
+}
+
+static int refuse(const struct sr_type *type, const char *call, struct fault *f)
+{
+    return fault_set(f, FAULT_Unimplemented, "type %s has no %s", type->name, call);
+}
+
+int backend_refuse(const struct sr_type *type, enum capability cap, struct fault *f)
+{
+    for (size_t i = 0; i < COUNT_OF(slots); i++)
+        if (slots[i].cap == cap && cap != CAP_NONE)
+            return refuse(type, slots[i].call, f);
+    return refuse(type, "such call", f);
+}
+
+static const char *state_text(enum vdi_state state)
+{
+    static const char *const texts[VDI_STATE_COUNT] = {"is still being made", "", "is being deleted", "is damaged",
+                                                       "could not be explained after a crash"};
+    return texts[state];
+}
+
+static int check_live(const struct vdi *vdi, struct fault *f)
+{
+    if (vdi->state == VDI_LIVE)
+        return 0;
+    return fault_set(f, FAULT_VDIUnavailable, "disk %s %s%s%s", vdi->uuid.text, state_text(vdi->state),
+                     vdi->damage[0] ? ": " : "", vdi->damage);
+}
+
+/* What the place's path leads to is what was connected. */
+static int check_place(const struct sr *sr, struct fault *f)
+{
+    struct stat st;
+    if (sr->place.dir < 0)
+        return 0;
+    if (stat(sr->place.path, &st) < 0)
+        return fault_errno(f, FAULT_SRUnavailable, "SR %s is no longer at %s", sr->uuid.text, sr->place.path);
+    if (st.st_dev != sr->place.device || st.st_ino != sr->place.inode)
+        return fault_set(f, FAULT_SRUnavailable, "%s is no longer the directory that was attached as SR %s",
+                         sr->place.path, sr->uuid.text);
+    return 0;
+}
+
+static int check_marked(struct sr *sr, struct fault *f)
+{
+    if (check_place(sr, f) < 0)
+        return -1;
+    return sr->type->layout->sr_check ? result(sr, "sr_check", sr->type->layout->sr_check(sr, f), f) : 0;
+}
+
+int backend_sr_check(struct sr *sr, struct fault *f)
+{
+    const char *poison = atomic_load(&sr->poison);
+    if (!sr->connected)
+        return fault_set(f, FAULT_SRUnavailable, "SR %s is not attached", sr->uuid.text);
+    if (poison)
+        return fault_set(f, FAULT_SRUnavailable, "SR %s must be attached again: %s", sr->uuid.text, poison);
+    return check_marked(sr, f);
+}
+
+static int ready(struct sr *sr, const struct vdi *vdi, struct fault *f)
+{
+    return backend_sr_check(sr, f) < 0 ? -1 : check_live(vdi, f);
+}
+
+/* A disk as a slot may answer it. */
+static bool sound(const struct vdi *out, const struct uuid *uuid, uint64_t size)
+{
+    return uuid_equal(&out->uuid, uuid) && out->location && out->location[0] && out->format && out->label &&
+           out->size >= size;
+}
+
+/* ------------------------------------------------------------------ SR */
+
+void backend_sr_release(struct sr *sr)
+{
+    if (sr->connected && sr->type->layout->sr_detach)
+        sr->type->layout->sr_detach(sr);
+    sr->connected = false;
+    if (sr->place.path && sr->place.dir >= 0)
+        close(sr->place.dir);
+    free(sr->place.path);
+    sr->place = (struct place){.dir = -1};
+    free(atomic_exchange(&sr->poison, NULL));
+}
+
+static int disconnect(struct sr *sr, struct fault *f)
+{
+    int r = sr->type->transport->disconnect(sr, f);
+    backend_sr_release(sr);
+    return result(sr, "disconnect", r, f);
+}
+
+static int connect_place(struct sr *sr, struct fault *f)
+{
+    if (!sr->place.path)
+        sr->place.dir = -1;
+    int r = result(sr, "connect", sr->type->transport->connect(sr, f), f);
+    PROMISE(sr, "connect", r < 0 || sr->place.dir < 0 || sr->place.path);
+    return r;
+}
+
+int backend_sr_create(struct sr *sr, const struct plan *plan, struct fault *f)
+{
+    struct fault ignored;
+    if (!backend_offers(sr->type, CAP_sr_create))
+        return refuse(sr->type, "sr_create", f);
+    if (result(sr, "create", sr->type->transport->create(sr, plan, f), f) < 0 || connect_place(sr, f) < 0)
+        return -1;
+    int r = result(sr, "sr_create", sr->type->layout->sr_create(sr, plan, f), f);
+    return disconnect(sr, r < 0 ? &ignored : f) < 0 ? -1 : r;
+}
+
+int backend_sr_delete(struct sr *sr, const struct plan *plan, struct fault *f)
+{
+    if (!backend_offers(sr->type, CAP_sr_delete))
+        return refuse(sr->type, "sr_delete", f);
+    if (backend_sr_check(sr, f) < 0)
+        return -1;
+    if (result(sr, "sr_delete", sr->type->layout->sr_delete(sr, plan, f), f) < 0 || disconnect(sr, f) < 0)
+        return -1;
+    return result(sr, "destroy", sr->type->transport->destroy(sr, plan, f), f);
+}
+
+int backend_sr_attach(struct sr *sr, struct fault *f)
+{
+    struct fault ignored;
+    if (!backend_offers(sr->type, CAP_sr_attach))
+        return refuse(sr->type, "sr_attach", f);
+    if (sr->connected && !atomic_load(&sr->poison))
+        return backend_sr_check(sr, f);
+    backend_sr_release(sr);
+    if (connect_place(sr, f) < 0)
+        return -1;
+    if (result(sr, "sr_attach", sr->type->layout->sr_attach(sr, f), f) < 0) {
+        disconnect(sr, &ignored);
+        return -1;
+    }
+    sr->connected = true;
+    return 0;
+}
+
+int backend_sr_detach(struct sr *sr, struct fault *f)
+{
+    return sr->connected ? disconnect(sr, f) : 0;
+}
+
+int backend_sr_scan(struct sr *sr, const struct vdi_list *known, struct arena *a, struct vdi_list *out,
+                    struct sr_totals *totals, struct fault *f)
+{
+    if (!backend_offers(sr->type, CAP_sr_scan))
+        return refuse(sr->type, "sr_scan", f);
+    if (backend_sr_check(sr, f) < 0)
+        return -1;
+    struct vdi_list found = {0};
+    if (result(sr, "sr_scan", sr->type->layout->sr_scan(sr, known, a, &found, totals, f), f) < 0)
+        return -1;
+    for (size_t i = 0; i < found.count; i++)
+        PROMISE(sr, "sr_scan", sound(&found.items[i], &found.items[i].uuid, 0));
+    *out = found;
+    return 0;
+}
+
+int backend_sr_probe(const struct sr_type *type, const struct pairs *config, const struct backend_settings *settings,
+                     struct arena *a, struct found_list *out, struct fault *f)
+{
+    if (!backend_offers(type, CAP_sr_probe))
+        return refuse(type, "sr_probe", f);
+    return type->transport->probe(type->layout, config, settings, a, out, f);
+}
+
+/* ------------------------------------------------------------------ VDI */
+
+int backend_vdi_create(struct sr *sr, const struct plan *plan, const struct vdi *wanted, struct arena *a,
+                       struct vdi *out, struct fault *f)
+{
+    if (!backend_offers(sr->type, CAP_vdi_create))
+        return refuse(sr->type, "vdi_create", f);
+    if (backend_sr_check(sr, f) < 0)
+        return -1;
+    if (result(sr, "vdi_create", sr->type->layout->vdi_create(sr, plan, wanted, a, out, f), f) < 0)
+        return -1;
+    PROMISE(sr, "vdi_create", sound(out, &plan->vdi, wanted->size));
+    return 0;
+}
+
+int backend_vdi_locate(struct sr *sr, const struct vdi *vdi, struct plan *plan, struct fault *f)
+{
+    if (!sr->type->layout->vdi_locate)
+        return 0;
+    if (backend_sr_check(sr, f) < 0)
+        return -1;
+    return result(sr, "vdi_locate", sr->type->layout->vdi_locate(sr, vdi, plan, f), f);
+}
+
+int backend_vdi_delete(struct sr *sr, const struct plan *plan, const struct vdi *vdi, struct fault *f)
+{
+    if (!backend_offers(sr->type, CAP_vdi_delete))
+        return refuse(sr->type, "vdi_delete", f);
+    if (backend_sr_check(sr, f) < 0 || (vdi->state != VDI_DELETING && check_live(vdi, f) < 0))
+        return -1;
+    return result(sr, "vdi_delete", sr->type->layout->vdi_delete(sr, plan, vdi, f), f);
+}
+
+int backend_vdi_introduce(struct sr *sr, const struct plan *plan, const char *location, struct arena *a,
+                          struct vdi *out, struct fault *f)
+{
+    if (!backend_offers(sr->type, CAP_vdi_introduce))
+        return refuse(sr->type, "vdi_introduce", f);
+    if (backend_sr_check(sr, f) < 0)
+        return -1;
+    if (result(sr, "vdi_introduce", sr->type->layout->vdi_introduce(sr, plan, location, a, out, f), f) < 0)
+        return -1;
+    PROMISE(sr, "vdi_introduce", sound(out, &plan->vdi, 0));
+    return 0;
+}
+
+int backend_vdi_update(struct sr *sr, const struct plan *plan, const struct vdi *vdi, struct arena *a, struct vdi *out,
+                       struct fault *f)
+{
+    if (!sr->type->layout->vdi_update) {
+        *out = *vdi;
+        return 0;
+    }
+    if (ready(sr, vdi, f) < 0)
+        return -1;
+    if (result(sr, "vdi_update", sr->type->layout->vdi_update(sr, plan, vdi, a, out, f), f) < 0)
+        return -1;
+    PROMISE(sr, "vdi_update", sound(out, &vdi->uuid, 0));
+    return 0;
+}
+
+int backend_vdi_resize(struct sr *sr, const struct plan *plan, const struct vdi *vdi, struct arena *a, struct vdi *out,
+                       struct fault *f)
+{
+    if (!backend_offers(sr->type, CAP_vdi_resize))
+        return refuse(sr->type, "vdi_resize", f);
+    if (ready(sr, vdi, f) < 0)
+        return -1;
+    if (result(sr, "vdi_resize", sr->type->layout->vdi_resize(sr, plan, vdi, a, out, f), f) < 0)
+        return -1;
+    PROMISE(sr, "vdi_resize", sound(out, &vdi->uuid, plan->size));
+    return 0;
+}
+
+int backend_vdi_fork(struct sr *sr, const struct plan *plan, const struct vdi *wanted, const struct vdi *vdi,
+                     struct arena *a, struct vdi *made, struct vdi *base, struct fault *f)
+{
+    const struct layout *l = sr->type->layout;
+    enum capability cap = plan->read_only ? CAP_vdi_snapshot : CAP_vdi_clone;
+    if (!backend_offers(sr->type, cap))
+        return backend_refuse(sr->type, cap, f);
+    if (ready(sr, vdi, f) < 0)
+        return -1;
+    struct vdi left = vdi_blank();
+    int r = plan->read_only ? l->vdi_snapshot(sr, plan, wanted, vdi, a, made, &left, f)
+                            : l->vdi_clone(sr, plan, wanted, vdi, a, made, &left, f);
+    if (result(sr, plan->method, r, f) < 0)
+        return -1;
+    PROMISE(sr, plan->method, sound(made, &plan->made, 0));
+    PROMISE(sr, plan->method, !uuid_is(&left.uuid) || sound(&left, &plan->base, 0));
+    *base = left;
+    return 0;
+}
+
+int backend_vdi_attach(struct sr *sr, const struct vdi *vdi, bool writable, struct arena *a, const char **path,
+                       struct fault *f)
+{
+    if (!backend_offers(sr->type, CAP_vdi_attach))
+        return refuse(sr->type, "vdi_attach", f);
+    if (ready(sr, vdi, f) < 0)
+        return -1;
+    const char *reached = NULL;
+    if (result(sr, "vdi_attach", sr->type->layout->vdi_attach(sr, vdi, writable, a, &reached, f), f) < 0)
+        return -1;
+    PROMISE(sr, "vdi_attach", reached && reached[0] == '/');
+    *path = reached;
+    return 0;
+}
+
+int backend_vdi_detach(struct sr *sr, const struct vdi *vdi, struct fault *f)
+{
+    if (!sr->type->layout->vdi_detach)
+        return refuse(sr->type, "vdi_detach", f);
+    return sr->connected ? result(sr, "vdi_detach", sr->type->layout->vdi_detach(sr, vdi, f), f) : 0;
+}
+
+int backend_vdi_activate(struct sr *sr, const struct vdi *vdi, uint64_t epoch, bool writable, struct fault *f)
+{
+    if (!backend_offers(sr->type, CAP_vdi_activate))
+        return refuse(sr->type, "vdi_activate", f);
+    if (ready(sr, vdi, f) < 0)
+        return -1;
+    return result(sr, "vdi_activate", sr->type->layout->vdi_activate(sr, vdi, epoch, writable, f), f);
+}
+
+int backend_vdi_restore(struct sr *sr, const struct vdi *vdi, uint64_t epoch, bool writable, struct fault *f)
+{
+    if (!sr->type->layout->vdi_restore)
+        return 0;
+    return result(sr, "vdi_restore", sr->type->layout->vdi_restore(sr, vdi, epoch, writable, f), f);
+}
+
+int backend_vdi_deactivate(struct sr *sr, const struct vdi *vdi, struct fault *f)
+{
+    if (!sr->type->layout->vdi_deactivate)
+        return refuse(sr->type, "vdi_deactivate", f);
+    return sr->connected ? result(sr, "vdi_deactivate", sr->type->layout->vdi_deactivate(sr, vdi, f), f) : 0;
+}
+
+int backend_disk_write(struct sr *sr, const struct vdi *vdi, uint64_t epoch, const char *data, struct fault *f)
+{
+    if (!backend_offers(sr->type, CAP_disk_write))
+        return refuse(sr->type, "disk_write", f);
+    if (ready(sr, vdi, f) < 0)
+        return -1;
+    return result(sr, "disk_write", sr->type->layout->disk_write(sr, vdi, epoch, data, f), f);
+}
+
+int backend_disk_log(struct sr *sr, const struct vdi *vdi, struct arena *a, struct disk_write **out, size_t *count,
+                     struct fault *f)
+{
+    if (!backend_offers(sr->type, CAP_disk_log))
+        return refuse(sr->type, "disk_log", f);
+    if (ready(sr, vdi, f) < 0)
+        return -1;
+    return result(sr, "disk_log", sr->type->layout->disk_log(sr, vdi, a, out, count, f), f);
+}
+
+/* ------------------------------------------------------------------ settle */
+
+/* The layout's half on a place that is there. */
+static int settle_layout(struct sr *sr, const struct plan *plan, enum settled *how, struct fault *f)
+{
+    enum settled layout = SETTLED_STUCK;
+    int r = sr->type->layout->settle(sr, plan, NULL, NULL, &layout, NULL, NULL, f);
+    if (result(sr, "settle", r, f) == 0)
+        *how = layout;
+    return r;
+}
+
+/* The layout is done with the place and left a mark in it: it is an SR that was there before. */
+static bool still_marked(const struct sr *sr)
+{
+    struct uuid uuid;
+    return sr->place.dir >= 0 && sr->type->layout->recognise && sr->type->layout->recognise(sr->place.dir, &uuid);
+}
+
+/* Both halves of an sr_create or sr_delete: the transport's follows when the layout's came to the given end. A place
+   that cannot be connected is left to the transport, which refuses to destroy one that still is marked. */
+static int settle_place(struct sr *sr, const struct plan *plan, enum settled end, enum settled *how, struct fault *f)
+{
+    struct fault ignored;
+    enum settled layout = end;
+    bool was_connected = sr->connected, there = was_connected || connect_place(sr, f) == 0;
+    int r = there ? settle_layout(sr, plan, &layout, f) : 0;
+    if (!there)
+        backend_sr_release(sr);
+    if (r == 0 && layout == end && !still_marked(sr)) {
+        r = there ? disconnect(sr, f) : 0;
+        r = r < 0 ? r : result(sr, "destroy", sr->type->transport->destroy(sr, plan, f), f);
+    } else if (!was_connected) {
+        disconnect(sr, &ignored);
+    }
+    if (r == 0)
+        *how = layout;
+    return r;
+}
+
+/* Attaching changes nothing but this process and the kernel: it is what it is. */
+static int settle_attachment(struct sr *sr, bool wanted, enum settled *how, struct fault *f)
+{
+    if (!sr->connected && sr->type->transport->disconnect(sr, f) < 0)
+        return -1;
+    *how = sr->connected == wanted ? SETTLED_DONE : SETTLED_UNDONE;
+    return 0;
+}
+
+int backend_settle(struct sr *sr, const struct plan *plan, const struct vdi *wanted, struct arena *a, enum settled *how,
+                   struct vdi *vdi, struct vdi *base, struct fault *f)
+{
+    if (strcmp(plan->method, "sr_create") == 0)
+        return settle_place(sr, plan, SETTLED_UNDONE, how, f);
+    if (strcmp(plan->method, "sr_delete") == 0)
+        return settle_place(sr, plan, SETTLED_DONE, how, f);
+    if (strcmp(plan->method, "sr_attach") == 0 || strcmp(plan->method, "sr_detach") == 0)
+        return settle_attachment(sr, strcmp(plan->method, "sr_attach") == 0, how, f);
+    if (!sr->connected)
+        return fault_set(f, FAULT_SRUnavailable, "SR %s is not attached", sr->uuid.text);
+    if (check_marked(sr, f) < 0)
+        return -1;
+    enum settled settled = SETTLED_STUCK;
+    int r = sr->type->layout->settle(sr, plan, wanted, a, &settled, vdi, base, f);
+    if (result(sr, "settle", r, f) < 0)
+        return -1;
+    PROMISE(sr, "settle", settled <= SETTLED_STUCK);
+    *how = settled;
+    return 0;
+}

@@ -1,0 +1,65 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* raw: the disk's bytes and nothing else, in a sparse file. */
+#include "backends/images/image.h"
+#include "server/base/point.h"
+#include "server/base/units.h"
+#include <errno.h>
+#include <inttypes.h>
+#include <sys/stat.h>
+
+#define RAW_MAX ((UINT64_C(1) << 63) - SECTOR_SIZE)
+
+static int raw_round(uint64_t wanted, uint64_t *size, struct fault *f)
+{
+    if (wanted == 0 || wanted > RAW_MAX)
+        return fault_set(f, FAULT_VDISize, "%" PRIu64 " bytes; a raw image has 1 to %" PRIu64, wanted, RAW_MAX);
+    *size = (wanted + SECTOR_SIZE - 1) / SECTOR_SIZE * SECTOR_SIZE;
+    return 0;
+}
+
+/* Sets the length; what the file system cannot hold in one file is a matter of the size asked for. */
+static int set_length(int fd, uint64_t size, enum fault_code code, struct fault *f)
+{
+    if (ftruncate(fd, (off_t) size) == 0)
+        return 0;
+    if (errno == EFBIG)
+        code = FAULT_VDISize;
+    return fault_errno(f, code, "make a raw image of %" PRIu64 " bytes", size);
+}
+
+static int raw_make(int fd, const struct uuid *id, uint64_t size, struct fault *f)
+{
+    (void) id; /* a raw image carries nothing but the disk's bytes */
+    return set_length(fd, size, FAULT_VDICreate, f);
+}
+
+static int raw_info(int fd, struct image_info *out, struct fault *f)
+{
+    struct stat st;
+    if (fstat(fd, &st) < 0)
+        return fault_errno(f, FAULT_VDILoad, "read the size of a raw image");
+    if (st.st_size <= 0)
+        return fault_set(f, FAULT_VDILoad, "the raw image is empty");
+    *out = (struct image_info){.size = (uint64_t) st.st_size, .utilisation = (uint64_t) st.st_blocks * 512};
+    return 0;
+}
+
+static int raw_grow(int fd, uint64_t size, const struct image_journal *journal, struct fault *f)
+{
+    (void) journal; /* nothing is overwritten */
+    if (set_length(fd, size, FAULT_VDIResize, f) < 0)
+        return -1;
+    if (POINT(resize_grown) < 0)
+        return fault_errno(f, FAULT_VDIResize, "grow a raw image");
+    return fsync(fd) < 0 ? fault_errno(f, FAULT_EIO, "sync a grown raw image") : 0;
+}
+
+/* No revert: both lengths are sound. */
+const struct image_format image_raw = {
+    .name = "raw",
+    .suffix = ".raw",
+    .round = raw_round,
+    .make = raw_make,
+    .info = raw_info,
+    .grow = raw_grow,
+};

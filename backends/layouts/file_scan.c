@@ -1,0 +1,330 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* One pass over the directory. What an image says of itself is remembered with the identity of the file (inode, size,
+   times), so that an unchanged image costs one fstatat and no open. */
+#include "backends/directory.h"
+#include "backends/layouts/file.h"
+#include "server/base/io.h"
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/statvfs.h>
+#include <time.h>
+
+/* A file written this recently may be written again without its times telling. */
+enum { RECENT_SECONDS = 2, IMAGES_MAX = 1000000 };
+
+struct scanned {
+    struct uuid uuid;
+    const struct image_format *format;
+    ino_t inode;
+    off_t length;
+    struct timespec modified, changed;
+    struct image_info info;
+    const char *damage; /* in the call's arena; NULL for a sound one */
+    bool believed;      /* sound, and old enough to be taken from here next time */
+};
+
+/* Images in the order they were read, with an index by uuid. malloc'd. */
+struct scan_cache {
+    struct scanned *items;
+    size_t count, room;
+    uint32_t *index; /* 1 + position in items, 0 for free; mask + 1 places, at least twice the count */
+    size_t mask;
+};
+
+/* ------------------------------------------------------------------ index by uuid */
+
+/* Every digit counts: uuids of tests and of careless makers differ in few of them. */
+static size_t uuid_hash(const struct uuid *u)
+{
+    uint64_t part[4], h = 0;
+    memcpy(&part[0], u->text, 8);
+    memcpy(&part[1], u->text + 9, 8);
+    memcpy(&part[2], u->text + 17, 8);
+    memcpy(&part[3], u->text + 28, 8);
+    uint64_t last;
+    memcpy(&last, u->text + 24, 8);
+    for (int i = 0; i < 4; i++)
+        h = (h ^ part[i]) * UINT64_C(0x9e3779b97f4a7c15) ^ (h >> 29);
+    h = (h ^ last) * UINT64_C(0x9e3779b97f4a7c15);
+    return (size_t) (h ^ (h >> 32));
+}
+
+static size_t places_for(size_t count)
+{
+    size_t places = 64;
+    while (places < count * 2)
+        places *= 2;
+    return places;
+}
+
+/* The place of uuid in the index: where it is, or the free one where it belongs. */
+static uint32_t *cache_place(const struct scan_cache *c, const struct uuid *uuid)
+{
+    size_t at = uuid_hash(uuid) & c->mask;
+    while (c->index[at] && !uuid_equal(&c->items[c->index[at] - 1].uuid, uuid))
+        at = (at + 1) & c->mask;
+    return &c->index[at];
+}
+
+static struct scanned *cache_find(const struct scan_cache *c, const struct uuid *uuid)
+{
+    uint32_t at = c ? *cache_place(c, uuid) : 0;
+    return at ? &c->items[at - 1] : NULL;
+}
+
+static void *must(void *p)
+{
+    if (!p)
+        abort();
+    return p;
+}
+
+static void cache_index(struct scan_cache *c, size_t room)
+{
+    size_t places = places_for(room);
+    free(c->index);
+    c->index = must(calloc(places, sizeof *c->index));
+    c->mask = places - 1;
+    for (size_t i = 0; i < c->count; i++)
+        *cache_place(c, &c->items[i].uuid) = (uint32_t) i + 1;
+}
+
+static struct scan_cache *cache_new(size_t room)
+{
+    struct scan_cache *c = must(calloc(1, sizeof *c));
+    c->room = room;
+    c->items = must(malloc(room * sizeof *c->items));
+    cache_index(c, room);
+    return c;
+}
+
+void scan_cache_free(struct scan_cache *c)
+{
+    if (!c)
+        return;
+    free(c->items);
+    free(c->index);
+    free(c);
+}
+
+static void own_cache(struct scan_cache **c)
+{
+    scan_cache_free(*c);
+}
+#define AUTO_CACHE __attribute__((cleanup(own_cache)))
+
+static struct scanned *cache_add(struct scan_cache *c, const struct uuid *uuid)
+{
+    if (c->count == c->room) {
+        c->room *= 2;
+        c->items = must(realloc(c->items, c->room * sizeof *c->items));
+        cache_index(c, c->room);
+    }
+    struct scanned *s = &c->items[c->count++];
+    *s = (struct scanned){.uuid = *uuid};
+    *cache_place(c, uuid) = (uint32_t) c->count;
+    return s;
+}
+
+/* ------------------------------------------------------------------ one image */
+
+/* What one pass works with. */
+struct pass {
+    int dir;
+    struct arena *a;
+    const struct scan_cache *before; /* or NULL */
+    struct scan_cache *now;
+    int64_t started; /* CLOCK_REALTIME seconds: the clock of the file's times, near enough */
+};
+
+static void damaged(struct pass *p, struct scanned *s, const char *why)
+{
+    s->damage = arena_text(p->a, why);
+    s->believed = false;
+}
+
+static bool same_time(const struct timespec *a, const struct timespec *b)
+{
+    return a->tv_sec == b->tv_sec && a->tv_nsec == b->tv_nsec;
+}
+
+/* Takes over what was read of this very file before. */
+static bool recall(const struct pass *p, struct scanned *s, const struct stat *st)
+{
+    const struct scanned *old = cache_find(p->before, &s->uuid);
+    if (!old || !old->believed || old->format != s->format || old->inode != st->st_ino || old->length != st->st_size ||
+        !same_time(&old->modified, &st->st_mtim) || !same_time(&old->changed, &st->st_ctim))
+        return false;
+    *s = *old;
+    s->info.utilisation = (uint64_t) st->st_blocks * 512;
+    return true;
+}
+
+static void read_image(struct pass *p, struct scanned *s, const char *name)
+{
+    struct fault f;
+    struct stat st;
+    AUTO_FD int fd = io_open_beneath(p->dir, name, O_RDONLY, 0);
+    if (fd < 0 || fstat(fd, &st) < 0) {
+        fault_errno(&f, FAULT_VDILoad, "open its image");
+        damaged(p, s, f.detail);
+        return;
+    }
+    const char *wrong = image_wrong(&st);
+    if (wrong || s->format->info(fd, &s->info, &f) < 0) {
+        damaged(p, s, wrong ? wrong : f.detail);
+        return;
+    }
+    s->inode = st.st_ino;
+    s->length = st.st_size;
+    s->modified = st.st_mtim;
+    s->changed = st.st_ctim;
+    s->believed = st.st_mtim.tv_sec + RECENT_SECONDS < p->started && st.st_ctim.tv_sec + RECENT_SECONDS < p->started;
+}
+
+/* A file that was not there before is opened at once if the directory calls it a plain one; a device never is. */
+static void look_at(struct pass *p, struct scanned *s, const struct dirent *e)
+{
+    struct stat st;
+    bool plain = e->d_type == DT_REG;
+    if (plain && !cache_find(p->before, &s->uuid)) {
+        read_image(p, s, e->d_name);
+        return;
+    }
+    if (fstatat(p->dir, e->d_name, &st, AT_SYMLINK_NOFOLLOW) < 0) {
+        damaged(p, s, "its image cannot be looked at");
+        return;
+    }
+    const char *wrong = image_wrong(&st);
+    if (wrong)
+        damaged(p, s, wrong);
+    else if (!recall(p, s, &st))
+        read_image(p, s, e->d_name);
+}
+
+static int take_entry(struct pass *p, const struct dirent *e, struct fault *f)
+{
+    struct uuid uuid;
+    const struct image_format *format = image_format_of_file(e->d_name, &uuid);
+    if (!format)
+        return 0;
+    struct scanned *twice = cache_find(p->now, &uuid);
+    if (twice) {
+        damaged(p, twice, "it has images of more than one format");
+        return 0;
+    }
+    if (p->now->count == IMAGES_MAX)
+        return fault_set(f, FAULT_SRScan, "more than %d images in one SR", IMAGES_MAX);
+    struct scanned *s = cache_add(p->now, &uuid);
+    s->format = format;
+    look_at(p, s, e);
+    return 0;
+}
+
+static int read_directory(struct sr *sr, struct pass *p, struct fault *f)
+{
+    AUTO_DIR DIR *entries = directory_entries(p->dir);
+    if (!entries)
+        return fault_errno(f, FAULT_SRScan, "list %s", sr->place.path);
+    for (;;) {
+        errno = 0;
+        const struct dirent *e = readdir(entries);
+        if (!e)
+            return errno ? fault_errno(f, FAULT_SRScan, "list %s", sr->place.path) : 0;
+        if (take_entry(p, e, f) < 0)
+            return -1;
+    }
+}
+
+/* ------------------------------------------------------------------ rows and images together */
+
+/* Rows by uuid, in the arena. */
+struct rows {
+    const struct vdi_list *list;
+    uint32_t *index;
+    size_t mask;
+};
+
+static uint32_t *rows_place(const struct rows *r, const struct uuid *uuid)
+{
+    size_t at = uuid_hash(uuid) & r->mask;
+    while (r->index[at] && !uuid_equal(&r->list->items[r->index[at] - 1].uuid, uuid))
+        at = (at + 1) & r->mask;
+    return &r->index[at];
+}
+
+static struct rows rows_of(const struct vdi_list *list, struct arena *a)
+{
+    size_t places = places_for(list->count);
+    struct rows r = {.list = list, .index = ARENA_ARRAY(a, uint32_t, places), .mask = places - 1};
+    for (size_t i = 0; i < list->count; i++)
+        *rows_place(&r, &list->items[i].uuid) = (uint32_t) i + 1;
+    return r;
+}
+
+static void describe_damaged(const struct scanned *s, const struct vdi *known, struct arena *a, struct vdi *out)
+{
+    struct vdi vdi = known ? *known : vdi_blank();
+    vdi.uuid = s->uuid;
+    vdi.location = known && known->location[0] ? known->location : arena_copy(a, s->uuid.text, UUID_TEXT);
+    vdi.format = s->format->name;
+    if (vdi.state != VDI_QUARANTINED) {
+        vdi.state = VDI_DAMAGED;
+        vdi.damage = s->damage;
+    }
+    *out = vdi;
+}
+
+/* Everything read, but for disks that an operation is making or removing. Returns the sum of the sizes of those that
+   are served. */
+static uint64_t report(const struct pass *p, const struct vdi_list *known, struct vdi_list *out)
+{
+    const struct scan_cache *c = p->now;
+    struct rows rows = rows_of(known, p->a);
+    struct vdi_list list = {.items = ARENA_ARRAY(p->a, struct vdi, c->count), .room = c->count};
+    uint64_t sum = 0;
+    for (size_t i = 0; i < c->count; i++) {
+        const struct scanned *s = &c->items[i];
+        uint32_t at = *rows_place(&rows, &s->uuid);
+        const struct vdi *row = at ? &known->items[at - 1] : NULL;
+        if (row && (row->state == VDI_CREATING || row->state == VDI_DELETING))
+            continue;
+        struct vdi *vdi = &list.items[list.count++];
+        if (s->damage)
+            describe_damaged(s, row, p->a, vdi);
+        else
+            image_describe(p->dir, &s->uuid, s->format, &s->info, row, p->a, vdi);
+        sum += s->damage || vdi->hidden ? 0 : vdi->size;
+    }
+    *out = list;
+    return sum;
+}
+
+int file_sr_totals(struct sr *sr, struct sr_totals *out, struct fault *f)
+{
+    struct statvfs fs;
+    if (fstatvfs(sr->place.dir, &fs) < 0)
+        return fault_errno(f, FAULT_SRScan, "read the size of %s", sr->place.path);
+    *out = (struct sr_totals){.physical_size = (uint64_t) fs.f_blocks * fs.f_frsize,
+                              .physical_utilisation = (uint64_t) (fs.f_blocks - fs.f_bfree) * fs.f_frsize};
+    return 0;
+}
+
+int file_sr_scan(struct sr *sr, const struct vdi_list *known, struct arena *a, struct vdi_list *out,
+                 struct sr_totals *totals, struct fault *f)
+{
+    struct file_sr *state = sr->state;
+    struct timespec now;
+    struct sr_totals t;
+    clock_gettime(CLOCK_REALTIME, &now);
+    AUTO_CACHE struct scan_cache *cache = cache_new(state->cache ? state->cache->count + 64 : 1024);
+    struct pass p = {.dir = sr->place.dir, .a = a, .before = state->cache, .now = cache, .started = now.tv_sec};
+    if (read_directory(sr, &p, f) < 0 || file_sr_totals(sr, &t, f) < 0)
+        return -1;
+    t.virtual_allocation = report(&p, known, out);
+    *totals = t;
+    scan_cache_free(state->cache);
+    state->cache = TAKE(cache);
+    return 0;
+}

@@ -1,0 +1,201 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* Bringing the medium to an end of an operation, by what stands on it: names that carry the operation, and sidecars,
+   which say which inode which operation meant. Each step may be cut off and done again. */
+#include "backends/layouts/file.h"
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+
+/* What one settling works on. */
+struct work {
+    struct sr *sr;
+    const struct plan *plan;
+    const struct vdi *wanted; /* or NULL */
+    struct arena *a;
+    enum settled how;
+    struct vdi *vdi; /* out, for SETTLED_DONE */
+};
+
+static int dir_of(const struct work *w)
+{
+    return w->sr->place.dir;
+}
+
+/* A poisoned SR cannot promise more than that the names are gone now; those of temporaries are swept again at attach.
+ */
+static int undone(struct work *w, struct fault *f)
+{
+    w->how = SETTLED_UNDONE;
+    if (atomic_load(&w->sr->poison))
+        return 0;
+    return file_sync(w->sr, dir_of(w), w->sr->place.path, f);
+}
+
+/* The disk's sidecar was written by this operation. */
+static bool claimed(const struct work *w, struct claim *out)
+{
+    struct vdi vdi = vdi_blank();
+    vdi.uuid = w->plan->vdi;
+    return sidecar_read(dir_of(w), w->a, &vdi, out) && uuid_equal(&out->op, &w->plan->op);
+}
+
+/* The disk as the slot would have answered it; synced. False when its image is not sound or not of that size (0: any).
+ */
+static bool whole(struct work *w, uint64_t size)
+{
+    struct image_file file;
+    struct image_info info;
+    struct fault ignored;
+    uint64_t rounded = 0;
+    if (image_open(w->sr, &w->plan->vdi, "", O_RDONLY, &file, &ignored) < 0)
+        return false;
+    AUTO_FD int fd = file.fd;
+    if (file.format->info(fd, &info, &ignored) < 0 || (size && file.format->round(size, &rounded, &ignored) < 0))
+        return false;
+    if ((size && rounded != info.size) || fsync(fd) < 0 || fsync(dir_of(w)) < 0)
+        return false;
+    const struct vdi kept = w->wanted ? layout_copy(w->a, w->wanted) : vdi_blank();
+    image_describe(dir_of(w), &w->plan->vdi, file.format, &info, w->wanted ? &kept : NULL, w->a, w->vdi);
+    w->how = SETTLED_DONE;
+    return true;
+}
+
+static int remove_sidecar(const struct work *w)
+{
+    char name[FILE_NAME];
+    sidecar_name(name, &w->plan->vdi);
+    return file_remove(dir_of(w), name);
+}
+
+/* What this operation published under the disk's name, if it stands: 1, or 0; -1 with errno. */
+static int published(const struct work *w, const struct claim *claim, char name[FILE_NAME])
+{
+    struct stat st;
+    int stands = image_stand(dir_of(w), &w->plan->vdi, name, &st);
+    return stands <= 0 ? stands : S_ISREG(st.st_mode) && st.st_ino == claim->inode;
+}
+
+/* Table A. Without the claim nothing was published: a sidecar comes before the name. */
+static int settle_create(struct work *w, struct fault *f)
+{
+    char name[FILE_NAME];
+    struct claim claim;
+    if (file_sweep_operation(dir_of(w), w->plan) < 0)
+        return fault_errno(f, FAULT_VDIRemove, "remove what operation %s left", w->plan->op.text);
+    if (!claimed(w, &claim))
+        return undone(w, f);
+    int stands = published(w, &claim, name);
+    if (stands == 1 && w->plan->keep && !atomic_load(&w->sr->poison) && whole(w, w->plan->size))
+        return 0;
+    if (stands < 0 || (stands == 1 && file_remove(dir_of(w), name) < 0) || remove_sidecar(w) < 0)
+        return fault_errno(f, FAULT_VDIRemove, "undo the creation of disk %s", w->plan->vdi.text);
+    return undone(w, f);
+}
+
+/* Table E: always forward, but for a file that is not the plan's. */
+static int settle_delete(struct work *w, struct fault *f)
+{
+    struct vdi vdi = vdi_blank();
+    vdi.uuid = w->plan->vdi;
+    if (file_vdi_delete(w->sr, w->plan, &vdi, f) < 0)
+        return f->code == FAULT_VDIUnavailable ? 0 : -1;
+    w->how = SETTLED_DONE;
+    return 0;
+}
+
+/* Table D: both sizes are sound; a format that keeps a journal is brought back first. */
+static int settle_resize(struct work *w, struct fault *f)
+{
+    char name[TEMPORARY_NAME];
+    struct image_file file;
+    temporary_name(name, &w->plan->op, TEMPORARY_GROW, &w->plan->vdi);
+    if (image_open(w->sr, &w->plan->vdi, "", O_RDWR, &file, f) < 0)
+        return faccessat(dir_of(w), name, F_OK, AT_SYMLINK_NOFOLLOW) == 0 ? 0 : undone(w, f);
+    AUTO_FD int fd = file.fd;
+    const struct image_journal journal = {dir_of(w), name};
+    if (file.format->revert && file.format->revert(fd, &journal, f) < 0)
+        return -1;
+    return whole(w, w->plan->size) ? 0 : undone(w, f);
+}
+
+static int settle_update(struct work *w, struct fault *f)
+{
+    struct claim claim;
+    if (file_sweep_operation(dir_of(w), w->plan) < 0)
+        return fault_errno(f, FAULT_EIO, "remove what operation %s left", w->plan->op.text);
+    return claimed(w, &claim) && whole(w, 0) ? 0 : undone(w, f);
+}
+
+/* The image goes back under the name it was found by. */
+static int rename_back(struct work *w, const struct introduced *it, struct fault *f)
+{
+    char name[FILE_NAME];
+    struct claim claim;
+    if (!claimed(w, &claim))
+        return undone(w, f);
+    int stands = published(w, &claim, name);
+    if (stands < 0 || (stands == 1 && image_publish(dir_of(w), name, it->source) < 0) || remove_sidecar(w) < 0)
+        return fault_errno(f, FAULT_VDICreate, "rename %s back to %.200s", it->name, it->source);
+    return undone(w, f);
+}
+
+static int settle_introduce(struct work *w, struct fault *f)
+{
+    struct introduced it;
+    struct claim claim;
+    if (file_sweep_operation(dir_of(w), w->plan) < 0)
+        return fault_errno(f, FAULT_EIO, "remove what operation %s left", w->plan->op.text);
+    if (file_introduced(w->sr, &w->plan->vdi, w->plan->name, w->a, &it, f) < 0)
+        return undone(w, f); /* refused before anything was touched */
+    if (w->plan->keep && (!it.rename || claimed(w, &claim)) && whole(w, 0))
+        return 0;
+    return it.rename ? rename_back(w, &it, f) : undone(w, f);
+}
+
+static int settle_sr_create(struct work *w, struct fault *f)
+{
+    if (file_sweep_operation(dir_of(w), w->plan) < 0)
+        return fault_errno(f, FAULT_FileSRDelete, "remove what operation %s left", w->plan->op.text);
+    if (file_sr_undo(w->sr, w->plan, f) < 0)
+        return -1;
+    w->how = SETTLED_UNDONE;
+    return 0;
+}
+
+static int settle_sr_delete(struct work *w, struct fault *f)
+{
+    bool empty = false;
+    if (file_sr_clear(w->sr, w->plan, &empty, f) < 0)
+        return -1;
+    w->how = empty ? SETTLED_DONE : SETTLED_UNDONE;
+    return 0;
+}
+
+/* after_poison: what is left is only removed, so that it does not matter what the medium forgot. */
+static const struct row {
+    const char *method;
+    int (*settle)(struct work *w, struct fault *f);
+    bool after_poison;
+} rows[] = {
+    {"vdi_create", settle_create, true},        {"vdi_delete", settle_delete, false},
+    {"vdi_resize", settle_resize, false},       {"vdi_update", settle_update, false},
+    {"vdi_introduce", settle_introduce, false}, {"sr_create", settle_sr_create, true},
+    {"sr_delete", settle_sr_delete, true},
+};
+
+int file_settle(struct sr *sr, const struct plan *plan, const struct vdi *wanted, struct arena *a, enum settled *how,
+                struct vdi *vdi, struct vdi *base, struct fault *f)
+{
+    (void) base; /* no operation of these leaves one */
+    AUTO_ARENA struct arena *own = a ? NULL : arena_new(1U << 20);
+    struct work w = {.sr = sr, .plan = plan, .wanted = wanted, .a = a ? a : own, .how = SETTLED_STUCK, .vdi = vdi};
+    for (size_t i = 0; i < COUNT_OF(rows); i++) {
+        if (strcmp(rows[i].method, plan->method) != 0)
+            continue;
+        if ((rows[i].after_poison || !atomic_load(&sr->poison)) && rows[i].settle(&w, f) < 0)
+            return -1;
+        break;
+    }
+    *how = w.how;
+    return 0;
+}

@@ -1,0 +1,11 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* The transports that types.def may name. */
+#ifndef SMAPI_BACKENDS_TRANSPORT_H
+#define SMAPI_BACKENDS_TRANSPORT_H
+
+#include "backends/driver.h"
+
+/* A directory of this machine (device_config location), or nothing at all for a type without that key. */
+extern const struct transport transport_here;
+
+#endif

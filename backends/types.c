@@ -1,0 +1,120 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "backends/types.h"
+
+#include "backends/layouts/layout.h"
+#include "backends/transports/transport.h"
+#include <limits.h>
+#include <string.h>
+
+#define REQUIRED true
+#define OPTIONAL false
+
+/* clang-format off */
+#define CAP(name) #name,
+#define KEY(key, kind, need, missing, bad, text) {#key, #kind, need, FAULT_##missing, FAULT_##bad, text},
+#define TYPE(name, layout, transport, content, title, text) \
+    static const char *const caps_##name[] = {CAPS_##name(CAP) NULL}; \
+    static const struct config_key keys_##name[] = {CONFIG_##name(KEY){.key = NULL}};
+#include "backends/types.def"
+#undef TYPE
+
+static const struct sr_type types[] = {
+#define TYPE(name, layout, transport, content, title, text) \
+    {#name, &layout_##layout, &transport_##transport, content, title, text, \
+     caps_##name, COUNT_OF(caps_##name) - 1, keys_##name, COUNT_OF(keys_##name) - 1},
+#include "backends/types.def"
+#undef TYPE
+};
+/* clang-format on */
+
+const struct sr_type *sr_types(size_t *count)
+{
+    *count = COUNT_OF(types);
+    return types;
+}
+
+const struct sr_type *sr_type_find(const char *name)
+{
+    for (size_t i = 0; i < COUNT_OF(types); i++)
+        if (strcmp(types[i].name, name) == 0)
+            return &types[i];
+    return NULL;
+}
+
+static const char *bad_component(const char *at, size_t length)
+{
+    if (length == 0)
+        return "an empty component";
+    if (length > NAME_MAX)
+        return "a component of more than 255 bytes";
+    if (length == 1 && at[0] == '.')
+        return "a component \".\"";
+    if (length == 2 && memcmp(at, "..", 2) == 0)
+        return "a component \"..\"";
+    for (size_t i = 0; i < length; i++)
+        if ((unsigned char) at[i] < 0x20 || at[i] == 0x7f)
+            return "a control character";
+    return NULL;
+}
+
+/* What is wrong with a path, or NULL. */
+static const char *bad_path(const char *path)
+{
+    if (path[0] != '/')
+        return "no \"/\" at its start";
+    if (strlen(path) >= PATH_MAX)
+        return "more than 4095 bytes";
+    for (const char *at = path + 1; path[1] && at; at = strchr(at, '/') ? strchr(at, '/') + 1 : NULL) {
+        const char *wrong = bad_component(at, strcspn(at, "/"));
+        if (wrong)
+            return wrong;
+    }
+    return NULL;
+}
+
+static const char *bad_flag(const char *text)
+{
+    return strcmp(text, "true") == 0 || strcmp(text, "false") == 0 ? NULL : "neither true nor false";
+}
+
+static const char *bad_value(const struct config_key *key, const char *value)
+{
+    return strcmp(key->kind, "flag") == 0 ? bad_flag(value) : bad_path(value);
+}
+
+static const struct config_key *key_find(const struct sr_type *type, const char *name)
+{
+    for (size_t i = 0; i < type->key_count; i++)
+        if (strcmp(type->keys[i].key, name) == 0)
+            return &type->keys[i];
+    return NULL;
+}
+
+static int refuse_key(const struct sr_type *type, const char *name, struct fault *f)
+{
+    AUTO_TEXT struct text known = TEXT_OF(FAULT_DETAIL);
+    for (size_t i = 0; i < type->key_count; i++)
+        text_printf(&known, "%s%s", i ? ", " : "", type->keys[i].key);
+    return fault_set(f, FAULT_InvalidArg, "device_config of type %s has no key %.64s; it has %s", type->name, name,
+                     known.length ? known.data : "none");
+}
+
+int backend_config_check(const struct sr_type *type, const struct pairs *config, struct fault *f)
+{
+    for (size_t i = 0; i < config->count; i++) {
+        const struct pair *p = &config->items[i];
+        const struct config_key *key = key_find(type, p->key);
+        if (!key && strcmp(p->key, "SRmaster") != 0)
+            return refuse_key(type, p->key, f);
+        const char *wrong = key && p->value[0] ? bad_value(key, p->value) : NULL;
+        if (wrong)
+            return fault_set(f, key->bad, "device_config %s is \"%.200s\": %s", key->key, p->value, wrong);
+    }
+    for (size_t i = 0; i < type->key_count; i++) {
+        const struct config_key *key = &type->keys[i];
+        const char *value = pairs_get(config, key->key);
+        if (key->required && (!value || !value[0]))
+            return fault_set(f, key->missing, "device_config of type %s needs %s: %s", type->name, key->key, key->text);
+    }
+    return 0;
+}

@@ -1,0 +1,282 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "handlers/dispatch.h"
+
+#include "handlers/args.h"
+#include "handlers/state.h"
+#include "server/base/clock.h"
+#include "server/base/log.h"
+#include <inttypes.h>
+#include <string.h>
+
+enum { QUOTED = 40, LOGGED_DETAIL = 400 };
+
+/* What each role may; per-SR permissions narrow it further. */
+static unsigned role_verbs(enum role role)
+{
+    switch (role) {
+    case ROLE_READER:
+        return VERB_READ;
+    case ROLE_HOST:
+        return VERB_READ | VERB_DATA | VERB_MANAGE;
+    case ROLE_OPERATOR:
+        return VERB_READ | VERB_DATA | VERB_MANAGE | VERB_BREAK;
+    case ROLE_ADMIN:
+        return VERB_READ | VERB_DATA | VERB_MANAGE | VERB_BREAK | VERB_ADMIN;
+    case ROLE_NONE:
+        break;
+    }
+    return 0;
+}
+
+static void set_reply(struct call *c, char *bytes, size_t length)
+{
+    c->reply = arena_copy(c->arena, bytes, length);
+    c->reply_length = length;
+    free(bytes);
+}
+
+void reply_result(struct dispatch *d, struct call *c)
+{
+    size_t length;
+    char *bytes = d->settings.write_result(c->result, &length);
+    set_reply(c, bytes, length);
+}
+
+void reply_fault(struct dispatch *d, struct call *c, const struct fault *f)
+{
+    size_t length;
+    char *bytes = d->settings.write_fault(f, &length);
+    set_reply(c, bytes, length);
+}
+
+/* The one line a call leaves behind. */
+static void log_outcome(const struct call *c)
+{
+    int64_t now = clock_boot_ns();
+    int64_t began = c->started ? c->started : now;
+    char detail[LOGGED_DETAIL + 16] = "";
+    if (c->fault.code)
+        snprintf(detail, sizeof detail, " detail=\"%.*s\"", LOGGED_DETAIL, c->fault.detail);
+    log_line(LOG_INFO, "call=%" PRIu64 " by=%s method=%s sr=%s vdi=%s fault=%s ms=%.3f wait=%.3f%s%s%s", c->id,
+             c->who.name[0] ? c->who.name : "nobody", c->method ? c->method->name : "?",
+             uuid_is(&c->keys.sr) ? c->keys.sr.text : "-", uuid_is(&c->turn.vdi) ? c->turn.vdi.text : "-",
+             c->fault.code ? fault_row(c->fault.code)->name : "none", (double) (now - c->arrived) / 1e6,
+             (double) (began - c->arrived) / 1e6, c->trace ? " traceparent=" : "", c->trace ? c->trace : "", detail);
+}
+
+void dispatch_refuse(struct dispatch *d, struct call *call)
+{
+    reply_fault(d, call, &call->fault);
+    log_outcome(call);
+}
+
+/* device_config without what the transport of the call put into it: SRmaster (xapi), type (/RPC2). */
+static void take_config(struct call *c, const struct pairs *given)
+{
+    struct pairs p = {ARENA_ARRAY(c->arena, struct pair, given->count), 0};
+    for (size_t i = 0; i < given->count; i++) {
+        if (strcmp(given->items[i].key, "type") == 0 && !c->type)
+            c->keys.type = given->items[i].value;
+        else if (strcmp(given->items[i].key, "SRmaster") != 0)
+            p.items[p.count++] = given->items[i];
+    }
+    c->keys.config = p;
+}
+
+static void take_keys(struct call *c)
+{
+    const arg_uuid *sr = args_field(c->method, c->args, "sr_uuid");
+    const arg_uuid *vdi = args_field(c->method, c->args, "vdi_uuid");
+    const arg_text *location = args_field(c->method, c->args, "vdi_location");
+    const arg_map *config = args_field(c->method, c->args, "device_config");
+    c->keys.type = c->type;
+    c->keys.sr = sr ? *sr : UUID_NONE;
+    c->keys.vdi = vdi ? *vdi : UUID_NONE;
+    c->keys.location = location ? *location : NULL;
+    if (config)
+        take_config(c, config);
+}
+
+/* A call that names its disk only by a location that is no uuid cannot be ordered by disk: it waits for the SR. */
+static void take_turn(struct call *c)
+{
+    c->turn = (struct turn){c->method->lock, c->keys.sr, c->keys.vdi};
+    if (c->method->lock == LOCK_VDI && !uuid_is(&c->turn.vdi) &&
+        !uuid_parse_text(c->keys.location ? c->keys.location : "", &c->turn.vdi))
+        c->turn.lock = LOCK_WHOLE;
+}
+
+/* Calls on an existing disk say which. */
+static int check_disk_named(const struct call *c, struct fault *f)
+{
+    bool names_one = args_field(c->method, c->args, "vdi_uuid") && args_field(c->method, c->args, "vdi_location");
+    if (!names_one || uuid_is(&c->keys.vdi) || c->keys.location)
+        return 0;
+    return fault_set(f, FAULT_BadRequest, "%s: member vdi_uuid or vdi_location is missing", c->method->name);
+}
+
+static int check_type(struct dispatch *d, const struct call *c, struct fault *f)
+{
+    const struct sr_type *known = registry_type(d->registry, &c->keys.sr);
+    if (c->keys.type && !sr_type_find(c->keys.type))
+        return fault_set(f, FAULT_SRUnknownType, "there is no SR type \"%.*s\" here", QUOTED, c->keys.type);
+    if (known && c->keys.type && strcmp(known->name, c->keys.type) != 0)
+        return fault_set(f, FAULT_InvalidArg, "SR %s is of type %s, the call was sent for type %s", c->keys.sr.text,
+                         known->name, c->keys.type);
+    if (known)
+        return 0;
+    const struct sr_type *type = c->keys.type ? sr_type_find(c->keys.type) : NULL;
+    if (type && !backend_offers(type, c->method->capability))
+        return backend_refuse(type, c->method->capability, f);
+    return 0;
+}
+
+static int prepare(struct dispatch *d, struct call *c, const char *name, struct value *const *params, size_t count,
+                   struct fault *f)
+{
+    void *args;
+    const struct method *m = method_find(name);
+    if (!m)
+        return fault_set(f, FAULT_BadRequest, "there is no method \"%.*s\"", QUOTED, name);
+    c->method = m;
+    if (!(role_verbs(c->who.role) & (unsigned) m->verb))
+        return fault_set(f, FAULT_AccessDenied, "%s may not call %s", c->who.name[0] ? c->who.name : "nobody", m->name);
+    if (args_decode(m, params, count, c->arena, &args, f) < 0)
+        return -1;
+    c->args = args;
+    take_keys(c);
+    take_turn(c);
+    if (check_disk_named(c, f) < 0 || check_type(d, c, f) < 0)
+        return -1;
+    if (m->lock == LOCK_NONE)
+        return 0;
+    return registry_serves(d->registry, &c->keys.sr, m->phases == &sr_attach_phases, f);
+}
+
+bool dispatch_prepare(struct dispatch *d, struct call *call, const char *method, struct value *const *params,
+                      size_t count)
+{
+    if (prepare(d, call, method, params, count, &call->fault) == 0)
+        return false;
+    dispatch_refuse(d, call);
+    return true;
+}
+
+/* An SR that a failed call had put into the registry goes again, unless it is left to be settled. */
+static void drop_fresh(struct dispatch *d, struct call *c)
+{
+    struct fault ignored;
+    if (!c->work->fresh || registry_is_stuck(d->registry, &c->keys.sr))
+        return;
+    if (c->sr->connected && backend_sr_detach(c->sr, &ignored) < 0)
+        registry_stand(d->registry, &c->keys.sr, STANDING_STUCK, ignored.detail);
+    else
+        registry_remove(d->registry, TAKE(c->sr));
+}
+
+static int run(struct dispatch *d, struct call *c, struct fault *f)
+{
+    const struct method *m = c->method;
+    c->work = ARENA_NEW(c->arena, struct work);
+    c->work->arena = c->arena;
+    c->sr = uuid_is(&c->keys.sr) && m->lock != LOCK_NONE ? registry_find(d->registry, &c->keys.sr) : NULL;
+    if (m->lock != LOCK_NONE && registry_serves(d->registry, &c->keys.sr, m->phases == &sr_attach_phases, f) < 0)
+        return -1;
+    if (c->sr && !backend_offers(c->sr->type, m->capability))
+        return backend_refuse(c->sr->type, m->capability, f);
+    return m->effect == EFFECT_READS ? m->phases->act(d, c, f) : bracket_run(d, c, f);
+}
+
+void dispatch_run(struct dispatch *d, struct call *call)
+{
+    struct fault fault = {0};
+    call->started = clock_boot_ns();
+    if (run(d, call, &fault) < 0) {
+        call->fault = fault;
+        drop_fresh(d, call);
+    }
+    if (!call->reply && call->fault.code)
+        reply_fault(d, call, &call->fault);
+    else if (!call->reply)
+        reply_result(d, call);
+    log_outcome(call);
+}
+
+struct found_rows {
+    struct arena *arena;
+    struct sr_row *srs;
+    size_t sr_count;
+    struct plan *ops;
+    size_t op_count;
+};
+
+static int read_rows(struct txn *t, void *arg, struct fault *f)
+{
+    struct found_rows *rows = arg;
+    if (store_sr_list(t, rows->arena, &rows->srs, &rows->sr_count, f) < 0)
+        return -1;
+    return store_op_list(t, &UUID_NONE, rows->arena, &rows->ops, &rows->op_count, f);
+}
+
+static int register_srs(struct dispatch *d, const struct found_rows *rows, struct fault *f)
+{
+    for (size_t i = 0; i < rows->sr_count; i++) {
+        const struct sr_row *row = &rows->srs[i];
+        const struct sr_type *type = sr_type_find(row->type);
+        if (!type)
+            return fault_set(f, FAULT_SRUnknownType, "the store has SR %s of type \"%s\", which this program has not",
+                             row->uuid.text, row->type);
+        registry_add(d->registry, &row->uuid, type, &row->config, STANDING_RECOVERING);
+    }
+    return 0;
+}
+
+void dispatch_free(struct dispatch *d)
+{
+    if (!d)
+        return;
+    registry_free(d->registry);
+    free(d);
+}
+
+int dispatch_new(const struct dispatch_settings *settings, struct dispatch **out, struct fault *f)
+{
+    AUTO_ARENA struct arena *a = arena_new(256 << 20);
+    struct found_rows rows = {.arena = a};
+    if (store_read(settings->store, read_rows, &rows, f) < 0)
+        return -1;
+    struct dispatch *d = calloc(1, sizeof *d);
+    if (!d)
+        abort();
+    d->settings = *settings;
+    d->registry = registry_new(&d->settings.backend);
+    if (register_srs(d, &rows, f) < 0) {
+        dispatch_free(d);
+        return -1;
+    }
+    atomic_store(&d->recoveries_left, rows.sr_count);
+    *out = d;
+    return 0;
+}
+
+int dispatch_recoveries(struct dispatch *d, struct arena *a, struct uuid **out, size_t *count)
+{
+    *count = registry_recovering(d->registry, a, out);
+    return 0;
+}
+
+void dispatch_recover_sr(struct dispatch *d, const struct uuid *uuid)
+{
+    struct fault f = {0};
+    struct sr *sr = registry_find(d->registry, uuid);
+    if (sr && recover_sr(d, sr, &f) < 0) {
+        log_line(LOG_ERROR, "SR %s: not recovered: %s", uuid->text, f.detail);
+        registry_stand(d->registry, uuid, STANDING_STUCK, f.detail);
+    }
+    atomic_fetch_sub(&d->recoveries_left, 1);
+}
+
+bool dispatch_ready(struct dispatch *d)
+{
+    return atomic_load(&d->recoveries_left) == 0;
+}

@@ -1,0 +1,60 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* What a method does, cut where the journal has to commit. dispatch.c runs the phases a row's effect asks for:
+
+     READS   act
+     STORE   record                          one commit
+     SYNC    look, act, record               one commit
+     MEDIUM  look, check | act | record      two commits: the intent with check, the result with record
+
+   then after, once the result is durable. A phase that is NULL is left out. */
+#ifndef SMAPI_HANDLERS_PHASES_H
+#define SMAPI_HANDLERS_PHASES_H
+
+#include "handlers/call.h"
+#include "handlers/registry.h"
+#include "store/lease.h"
+#include "store/sr.h"
+#include "store/store.h"
+#include "store/vdi.h"
+
+struct dispatch;
+
+/* What the phases of one call, and recovery, hand to each other. Lives in the call's arena. */
+struct work {
+    struct arena *arena;
+    struct vdi *vdi;         /* the disk the call is about, as its row says; check or look finds it */
+    struct vdi wanted;       /* the disk to be made */
+    struct vdi done;         /* the disk as it stands after act */
+    struct vdi base;         /* the base a fork leaves behind; uuid none when it left none */
+    struct vdi_list found;   /* of a scan */
+    struct vdi_list known;   /* rows before the scan */
+    struct sr_totals totals; /* of a scan */
+    bool scanned;
+    const char *path; /* where vdi_attach says the disk is */
+    bool writable;    /* of vdi_attach and vdi_activate, once decided */
+    bool last;        /* no other host holds it: the driver is to let go too */
+    bool fresh;       /* the call put the SR into the registry, and takes it out again when it fails */
+};
+
+struct phases {
+    /* On the worker, before any transaction: what only the medium knows. */
+    int (*look)(struct dispatch *d, struct call *c, struct fault *f);
+    /* In the intent's transaction: all checks on rows, rows that say "under way", and the plan. Setting c->result ends
+       the call here with success (it was done before). */
+    int (*check)(struct txn *t, struct call *c, struct fault *f);
+    /* On the worker, no transaction open: the medium. For READS it sets c->result. */
+    int (*act)(struct dispatch *d, struct call *c, struct fault *f);
+    /* In the result's transaction: rows, and c->result. For MEDIUM recovery runs it too, with a call that has only sr,
+       plan, work and arena. */
+    int (*record)(struct txn *t, struct call *c, struct fault *f);
+    /* In a transaction, when the operation was undone: takes back what check wrote. */
+    int (*undo)(struct txn *t, struct call *c, struct fault *f);
+    /* After the last commit. When it fails it has taken back what record wrote, the kept reply too. */
+    int (*after)(struct dispatch *d, struct call *c, struct fault *f);
+};
+
+#define METHOD(m, wire, lock, cap, effect, verb, result, text) extern const struct phases m##_phases;
+#include "handlers/methods.def"
+#undef METHOD
+
+#endif

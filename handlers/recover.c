@@ -1,0 +1,189 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* Bringing open operations to an end: after a crash for every SR, and after a failed side effect for one call. The
+   journal says where to look, the medium says what is true. */
+#include "handlers/state.h"
+#include "server/base/log.h"
+#include "server/base/point.h"
+#include <string.h>
+
+struct recovery {
+    struct dispatch *d;
+    struct sr *sr;
+    struct arena *arena;
+    struct plan *ops;
+    size_t op_count;
+    struct attachment *attachments;
+    size_t attachment_count;
+    struct lease *leases;
+    size_t lease_count;
+    struct sr_row *row;
+    struct call *call; /* the one being settled */
+};
+
+static int read_open(struct txn *t, void *arg, struct fault *f)
+{
+    struct recovery *r = arg;
+    return store_op_list(t, &r->sr->uuid, r->arena, &r->ops, &r->op_count, f);
+}
+
+static int read_holders(struct txn *t, void *arg, struct fault *f)
+{
+    struct recovery *r = arg;
+    if (store_sr_find(t, &r->sr->uuid, r->arena, &r->row, f) < 0)
+        return -1;
+    if (store_attachment_list(t, &r->sr->uuid, &UUID_NONE, NULL, r->arena, &r->attachments, &r->attachment_count, f) <
+        0)
+        return -1;
+    return store_lease_list(t, &r->sr->uuid, &UUID_NONE, r->arena, &r->leases, &r->lease_count, f);
+}
+
+/* The row of the disk an operation makes or is about: it holds what the plan does not, the labels. */
+static int read_wanted(struct txn *t, void *arg, struct fault *f)
+{
+    struct recovery *r = arg;
+    struct work *w = r->call->work;
+    const struct plan *p = &r->call->plan;
+    struct vdi *made = NULL;
+    if (store_vdi_find(t, &p->sr, &p->vdi, r->arena, &w->vdi, f) < 0)
+        return -1;
+    if (uuid_is(&p->made) && store_vdi_find(t, &p->sr, &p->made, r->arena, &made, f) < 0)
+        return -1;
+    if (!made)
+        made = w->vdi;
+    if (made)
+        w->wanted = *made;
+    return 0;
+}
+
+/* sr_attach and sr_detach make only kernel state, which a start brings in line with the attachments. */
+static int settle_connection(struct call *c, enum settled *how, struct fault *f)
+{
+    *how = SETTLED_UNDONE;
+    if (c->method->phases == &sr_attach_phases)
+        return c->work->last ? backend_sr_detach(c->sr, f) : 0;
+    if (c->work->last && !c->sr->connected)
+        *how = SETTLED_DONE;
+    return 0;
+}
+
+int recover_call(struct dispatch *d, struct call *c, bool *done, struct fault *f)
+{
+    enum settled how;
+    struct work *w = c->work;
+    bool connects = c->method->phases == &sr_attach_phases || c->method->phases == &sr_detach_phases;
+    int failed = connects ? settle_connection(c, &how, f)
+                          : backend_settle(c->sr, &c->plan, &w->wanted, c->arena, &how, &w->done, &w->base, f);
+    (void) d;
+    if (failed || how == SETTLED_STUCK)
+        return -1;
+    *done = how == SETTLED_DONE;
+    return 0;
+}
+
+static int done_work(struct txn *t, void *arg, struct fault *f)
+{
+    struct recovery *r = arg;
+    struct call *c = r->call;
+    if (c->method->phases->record(t, c, f) < 0)
+        return -1;
+    reply_result(r->d, c);
+    struct op_reply reply = {c->reply, c->reply_length, 0};
+    return store_op_close(t, &c->plan.op, NULL, &reply, f);
+}
+
+static int undone_work(struct txn *t, void *arg, struct fault *f)
+{
+    struct recovery *r = arg;
+    struct call *c = r->call;
+    if (c->method->phases->undo && c->method->phases->undo(t, c, f) < 0)
+        return -1;
+    return store_op_drop(t, &c->plan.op, f);
+}
+
+static int settle_op(struct recovery *r, const struct plan *plan, struct fault *f)
+{
+    bool done = false;
+    struct store *store = r->d->settings.store;
+    const struct method *m = method_find(plan->method);
+    if (!m)
+        return fault_set(f, FAULT_SRUnavailable, "the journal has an operation %s, which this program has not",
+                         plan->method);
+    struct call c = {
+        .arena = r->arena, .method = m, .plan = *plan, .sr = r->sr, .work = ARENA_NEW(r->arena, struct work)};
+    c.work->arena = r->arena;
+    c.keys.sr = plan->sr;
+    c.keys.vdi = plan->vdi;
+    r->call = &c;
+    if (POINT(recovery_before_op) < 0)
+        return fault_errno(f, FAULT_EIO, "recovery of %s", plan->method);
+    if (store_read(store, read_wanted, r, f) < 0 || recover_call(r->d, &c, &done, f) < 0)
+        return -1;
+    if (POINT(recovery_after_op) < 0)
+        return fault_errno(f, FAULT_EIO, "recovery of %s", plan->method);
+    if (store_write(store, done ? done_work : undone_work, r, f) < 0)
+        return -1;
+    log_line(LOG_INFO, "SR %s: %s of VDI %s, interrupted, was %s", plan->sr.text, plan->method,
+             uuid_is(&plan->vdi) ? plan->vdi.text : "-", done ? "completed" : "undone");
+    return 0;
+}
+
+/* Operations on disks need the SR reached; those on the SR itself are settled through both of its halves. */
+static bool needs_connection(const struct recovery *r)
+{
+    for (size_t i = 0; i < r->op_count; i++)
+        if (strncmp(r->ops[i].method, "vdi_", 4) == 0)
+            return true;
+    return false;
+}
+
+/* What was held goes on being held: the driver hears the epochs again. */
+static int tell_leases(struct recovery *r, struct fault *f)
+{
+    for (size_t i = 0; i < r->lease_count; i++) {
+        struct vdi vdi = vdi_blank();
+        vdi.uuid = r->leases[i].vdi;
+        vdi.location = r->leases[i].vdi.text;
+        if (backend_vdi_restore(r->sr, &vdi, r->leases[i].epoch, r->leases[i].writable, f) < 0)
+            return -1;
+    }
+    return 0;
+}
+
+static int connect_as_held(struct recovery *r, struct fault *f)
+{
+    if (store_read(r->d->settings.store, read_holders, r, f) < 0)
+        return -1;
+    if (!r->row) {
+        registry_remove(r->d->registry, r->sr);
+        return 0;
+    }
+    if (r->attachment_count == 0)
+        return backend_sr_detach(r->sr, f);
+    if (backend_sr_attach(r->sr, f) < 0)
+        return -1;
+    return tell_leases(r, f);
+}
+
+static int settle_all(struct recovery *r, struct fault *f)
+{
+    if (store_read(r->d->settings.store, read_open, r, f) < 0)
+        return -1;
+    if (needs_connection(r) && backend_sr_attach(r->sr, f) < 0)
+        return -1;
+    for (size_t i = 0; i < r->op_count; i++)
+        if (settle_op(r, &r->ops[i], f) < 0)
+            return fault_prefix(f, "%s of VDI %s cannot be settled", r->ops[i].method,
+                                uuid_is(&r->ops[i].vdi) ? r->ops[i].vdi.text : "-");
+    return 0;
+}
+
+int recover_sr(struct dispatch *d, struct sr *sr, struct fault *f)
+{
+    AUTO_ARENA struct arena *a = arena_new(256 << 20);
+    struct uuid uuid = sr->uuid;
+    struct recovery r = {.d = d, .sr = sr, .arena = a};
+    if (settle_all(&r, f) < 0 || connect_as_held(&r, f) < 0)
+        return -1;
+    registry_stand(d->registry, &uuid, STANDING_SERVING, "");
+    return 0;
+}

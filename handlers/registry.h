@@ -1,0 +1,40 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* The SRs this process knows: one struct sr each, found by uuid. An entry is made and removed only by a call whose turn
+   is WHOLE for that SR, so a call that runs may keep the pointer it found until it ends. */
+#ifndef SMAPI_HANDLERS_REGISTRY_H
+#define SMAPI_HANDLERS_REGISTRY_H
+
+#include "backends/guard.h"
+
+struct registry;
+
+enum sr_standing {
+    STANDING_RECOVERING, /* waits for its recovery: every call is answered SRUnavailable */
+    STANDING_STUCK,      /* recovery or a result could not be finished; sr_attach tries again, all else SRUnavailable */
+    STANDING_SERVING
+};
+
+struct registry *registry_new(const struct backend_settings *settings);
+void registry_free(struct registry *r);
+
+/* NULL when unknown. */
+struct sr *registry_find(struct registry *r, const struct uuid *uuid);
+/* Adds an SR that is not connected. config is copied. The uuid must be new. */
+struct sr *registry_add(struct registry *r, const struct uuid *uuid, const struct sr_type *type,
+                        const struct pairs *config, enum sr_standing standing);
+void registry_remove(struct registry *r, struct sr *sr);
+/* Replaces the device_config of an SR that is not connected. */
+void registry_configure(struct registry *r, struct sr *sr, const struct pairs *config);
+
+/* Standing and, for STANDING_STUCK, why. Safe beside calls that run. */
+void registry_stand(struct registry *r, const struct uuid *uuid, enum sr_standing standing, const char *why);
+/* 0 when calls may run; -1 with SRUnavailable when it is recovering or stuck (unless may_retry and it is stuck).
+   Unknown SRs are fine: whoever needs them says so. */
+int registry_serves(struct registry *r, const struct uuid *uuid, bool may_retry, struct fault *f);
+bool registry_is_stuck(struct registry *r, const struct uuid *uuid);
+/* The type of an SR, NULL when unknown. */
+const struct sr_type *registry_type(struct registry *r, const struct uuid *uuid);
+/* How many entries are STANDING_RECOVERING, and their uuids in a. */
+size_t registry_recovering(struct registry *r, struct arena *a, struct uuid **out);
+
+#endif

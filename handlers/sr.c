@@ -1,0 +1,389 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* Calls on a repository. */
+#include "handlers/state.h"
+#include <string.h>
+
+struct value *result_nil(struct call *c)
+{
+    return value_nil(c->arena);
+}
+
+int need_sr(const struct call *c, struct fault *f)
+{
+    return c->sr ? 0 : fault_set(f, FAULT_SRUnavailable, "SR %s is not known here", c->keys.sr.text);
+}
+
+int need_attached(struct txn *t, const struct call *c, struct fault *f)
+{
+    struct attachment *mine = NULL;
+    if (need_sr(c, f) < 0)
+        return -1;
+    if (store_attachment_find(t, &c->keys.sr, &UUID_NONE, c->who.holder, c->arena, &mine, f) < 0)
+        return -1;
+    if (!mine)
+        return fault_set(f, FAULT_SRUnavailable, "SR %s is not attached to %s; sr_attach comes first", c->keys.sr.text,
+                         c->who.name);
+    return 0;
+}
+
+/* The attachments of the SR itself; *others counts those that are not the caller's. */
+static int count_holders(struct txn *t, struct call *c, size_t *others, const char **other, bool *mine, struct fault *f)
+{
+    struct attachment *list;
+    size_t count;
+    if (store_attachment_list(t, &c->keys.sr, &UUID_NONE, NULL, c->arena, &list, &count, f) < 0)
+        return -1;
+    *others = 0;
+    *mine = false;
+    for (size_t i = 0; i < count; i++) {
+        if (strcmp(list[i].holder, c->who.holder) == 0) {
+            *mine = true;
+        } else {
+            *other = list[i].holder;
+            ++*others;
+        }
+    }
+    return 0;
+}
+
+/* sr_create */
+
+static int sr_create_look(struct dispatch *d, struct call *c, struct fault *f)
+{
+    if (c->sr)
+        return fault_set(f, FAULT_SRExists, "SR %s exists already, as a %s SR", c->keys.sr.text, c->sr->type->name);
+    const struct sr_type *type = c->keys.type ? sr_type_find(c->keys.type) : NULL;
+    if (!type)
+        return fault_set(f, FAULT_SRUnknownType,
+                         "sr_create at /RPC2 needs the SR's type as member type of device_config");
+    if (backend_config_check(type, &c->keys.config, f) < 0)
+        return -1;
+    c->sr = registry_add(d->registry, &c->keys.sr, type, &c->keys.config, STANDING_SERVING);
+    c->work->fresh = true;
+    return 0;
+}
+
+static int put_sr(struct txn *t, const struct call *c, enum sr_state state, struct fault *f)
+{
+    struct sr_row row = {.uuid = c->keys.sr,
+                         .type = c->sr->type->name,
+                         .state = state,
+                         .label = "",
+                         .description = "",
+                         .config = c->sr->config};
+    return store_sr_put(t, &row, f);
+}
+
+static int sr_create_check(struct txn *t, struct call *c, struct fault *f)
+{
+    c->plan.size = ARGS(c, sr_create)->size;
+    return put_sr(t, c, SR_CREATING, f);
+}
+
+static int sr_create_act(struct dispatch *d, struct call *c, struct fault *f)
+{
+    (void) d;
+    return backend_sr_create(c->sr, &c->plan, f);
+}
+
+static int sr_create_record(struct txn *t, struct call *c, struct fault *f)
+{
+    c->result = result_nil(c);
+    return store_sr_set_state(t, &c->plan.sr, SR_LIVE, f);
+}
+
+static int remove_sr_row(struct txn *t, struct call *c, struct fault *f)
+{
+    return store_sr_remove(t, &c->plan.sr, f);
+}
+
+const struct phases sr_create_phases = {.look = sr_create_look,
+                                        .check = sr_create_check,
+                                        .act = sr_create_act,
+                                        .record = sr_create_record,
+                                        .undo = remove_sr_row};
+
+/* sr_delete */
+
+static int refuse_if_held(struct txn *t, struct call *c, struct fault *f)
+{
+    size_t others;
+    const char *other = "";
+    bool mine;
+    uint64_t disks;
+    if (count_holders(t, c, &others, &other, &mine, f) < 0 || store_vdi_count(t, &c->keys.sr, &disks, f) < 0)
+        return -1;
+    if (others)
+        return fault_set(f, FAULT_SRInUse, "SR %s is attached to host %s", c->keys.sr.text, other);
+    if (disks)
+        return fault_set(f, FAULT_SRNotEmpty, "SR %s still has %llu disks", c->keys.sr.text,
+                         (unsigned long long) disks);
+    return 0;
+}
+
+static int sr_delete_check(struct txn *t, struct call *c, struct fault *f)
+{
+    if (!c->sr) { /* the specification: it succeeds if the SR does not exist */
+        c->result = result_nil(c);
+        return 0;
+    }
+    if (refuse_if_held(t, c, f) < 0)
+        return -1;
+    return store_sr_set_state(t, &c->keys.sr, SR_DELETING, f);
+}
+
+static int sr_delete_act(struct dispatch *d, struct call *c, struct fault *f)
+{
+    (void) d;
+    if (backend_sr_attach(c->sr, f) < 0)
+        return -1;
+    return backend_sr_delete(c->sr, &c->plan, f);
+}
+
+static int sr_delete_record(struct txn *t, struct call *c, struct fault *f)
+{
+    c->result = result_nil(c);
+    return store_sr_remove(t, &c->plan.sr, f);
+}
+
+static int sr_delete_undo(struct txn *t, struct call *c, struct fault *f)
+{
+    return store_sr_set_state(t, &c->plan.sr, SR_LIVE, f);
+}
+
+static int forget_sr(struct dispatch *d, struct call *c, struct fault *f)
+{
+    if (c->sr && backend_sr_detach(c->sr, f) < 0)
+        return -1;
+    if (c->sr)
+        registry_remove(d->registry, TAKE(c->sr));
+    return 0;
+}
+
+const struct phases sr_delete_phases = {.check = sr_delete_check,
+                                        .act = sr_delete_act,
+                                        .record = sr_delete_record,
+                                        .undo = sr_delete_undo,
+                                        .after = forget_sr};
+
+/* sr_attach */
+
+static bool same_config(const struct pairs *a, const struct pairs *b)
+{
+    if (a->count != b->count)
+        return false;
+    for (size_t i = 0; i < a->count; i++) {
+        const char *other = pairs_get(b, a->items[i].key);
+        if (!other || strcmp(other, a->items[i].value) != 0)
+            return false;
+    }
+    return true;
+}
+
+/* Takes the caller's device_config for an SR that is not connected; an empty one leaves what is known. */
+static int take_new_config(struct dispatch *d, struct call *c, struct fault *f)
+{
+    if (c->keys.config.count == 0 || same_config(&c->sr->config, &c->keys.config))
+        return 0;
+    if (c->sr->connected && !pairs_get(&c->keys.config, "adopt"))
+        return fault_set(f, FAULT_SRInUse,
+                         "SR %s is connected with another device_config; detach it from all hosts first",
+                         c->keys.sr.text);
+    if (backend_config_check(c->sr->type, &c->keys.config, f) < 0)
+        return -1;
+    if (!c->sr->connected)
+        registry_configure(d->registry, c->sr, &c->keys.config);
+    return 0;
+}
+
+/* An SR without a row: the caller says where it is, and its marker must agree. */
+static int introduce_sr(struct dispatch *d, struct call *c, struct fault *f)
+{
+    const struct sr_type *type = c->keys.type ? sr_type_find(c->keys.type) : NULL;
+    if (!type)
+        return fault_set(f, FAULT_SRUnavailable, "SR %s is not known here, and the call does not say its type",
+                         c->keys.sr.text);
+    if (backend_config_check(type, &c->keys.config, f) < 0)
+        return -1;
+    c->sr = registry_add(d->registry, &c->keys.sr, type, &c->keys.config, STANDING_SERVING);
+    c->work->fresh = true;
+    return 0;
+}
+
+static int sr_attach_look(struct dispatch *d, struct call *c, struct fault *f)
+{
+    if (c->sr && registry_is_stuck(d->registry, &c->keys.sr)) {
+        if (recover_sr(d, c->sr, f) < 0)
+            return -1;
+        c->sr = registry_find(d->registry, &c->keys.sr);
+    }
+    if (!c->sr)
+        return introduce_sr(d, c, f);
+    if (take_new_config(d, c, f) < 0)
+        return -1;
+    return c->sr->connected ? backend_sr_check(c->sr, f) : 0;
+}
+
+static int sr_attach_check(struct txn *t, struct call *c, struct fault *f)
+{
+    size_t others;
+    const char *other = "";
+    bool mine;
+    if (count_holders(t, c, &others, &other, &mine, f) < 0 || store_host_seen(t, c->who.holder, f) < 0)
+        return -1;
+    c->work->last = others == 0 && !mine;
+    if (mine && c->sr->connected)
+        c->result = result_nil(c);
+    return c->work->fresh ? put_sr(t, c, SR_CREATING, f) : 0;
+}
+
+/* The first host's attach also looks at what is there, so that disks are served from the first call on. */
+static int sr_attach_act(struct dispatch *d, struct call *c, struct fault *f)
+{
+    if (c->sr->connected)
+        return 0;
+    if (backend_sr_attach(c->sr, f) < 0)
+        return -1;
+    return scan_look(d, c->sr, c->work, f);
+}
+
+static int sr_attach_record(struct txn *t, struct call *c, struct fault *f)
+{
+    struct sr_row *row = NULL;
+    if (store_sr_find(t, &c->plan.sr, c->arena, &row, f) < 0)
+        return -1;
+    if (!row)
+        return fault_set(f, FAULT_SRUnavailable, "SR %s is not known here", c->plan.sr.text);
+    row->state = SR_LIVE;
+    row->config = c->sr->config;
+    c->result = result_nil(c);
+    if (store_sr_put(t, row, f) < 0 || (c->work->scanned && scan_record(t, &c->plan.sr, c->work, f) < 0))
+        return -1;
+    return store_attach(t, &c->plan.sr, &UUID_NONE, c->who.holder, true, f);
+}
+
+static int sr_attach_undo(struct txn *t, struct call *c, struct fault *f)
+{
+    struct sr_row *row = NULL;
+    if (store_sr_find(t, &c->plan.sr, c->arena, &row, f) < 0)
+        return -1;
+    return row && row->state == SR_CREATING ? store_sr_remove(t, &c->plan.sr, f) : 0;
+}
+
+const struct phases sr_attach_phases = {.look = sr_attach_look,
+                                        .check = sr_attach_check,
+                                        .act = sr_attach_act,
+                                        .record = sr_attach_record,
+                                        .undo = sr_attach_undo};
+
+/* sr_detach */
+
+static int sr_detach_check(struct txn *t, struct call *c, struct fault *f)
+{
+    struct attachment *disks;
+    size_t count, others;
+    const char *other = "";
+    bool mine = false;
+    if (c->sr && count_holders(t, c, &others, &other, &mine, f) < 0)
+        return -1;
+    if (!mine) {
+        c->result = result_nil(c);
+        return 0;
+    }
+    if (store_attachment_list(t, &c->keys.sr, &UUID_NONE, c->who.holder, c->arena, &disks, &count, f) < 0)
+        return -1;
+    if (count)
+        return fault_set(f, FAULT_SRInUse, "%s still has %zu disks of SR %s attached, VDI %s first", c->who.name, count,
+                         c->keys.sr.text, disks[0].vdi.text);
+    c->work->last = others == 0;
+    return 0;
+}
+
+static int sr_detach_act(struct dispatch *d, struct call *c, struct fault *f)
+{
+    (void) d;
+    return c->work->last ? backend_sr_detach(c->sr, f) : 0;
+}
+
+static int sr_detach_record(struct txn *t, struct call *c, struct fault *f)
+{
+    c->result = result_nil(c);
+    return store_detach(t, &c->plan.sr, &UUID_NONE, c->who.holder, f);
+}
+
+const struct phases sr_detach_phases = {.check = sr_detach_check, .act = sr_detach_act, .record = sr_detach_record};
+
+/* sr_scan, sr_update */
+
+static int check_attached(struct txn *t, void *arg, struct fault *f)
+{
+    return need_attached(t, arg, f);
+}
+
+static int sr_scan_act(struct dispatch *d, struct call *c, struct fault *f)
+{
+    if (store_read(d->settings.store, check_attached, c, f) < 0)
+        return -1;
+    return scan_look(d, c->sr, c->work, f);
+}
+
+static int sr_scan_record(struct txn *t, struct call *c, struct fault *f)
+{
+    c->result = result_nil(c);
+    return scan_record(t, &c->keys.sr, c->work, f);
+}
+
+const struct phases sr_scan_phases = {.act = sr_scan_act, .record = sr_scan_record};
+
+static int sr_update_act(struct dispatch *d, struct call *c, struct fault *f)
+{
+    if (store_read(d->settings.store, check_attached, c, f) < 0 || backend_sr_check(c->sr, f) < 0)
+        return -1;
+    c->result = result_nil(c);
+    return 0;
+}
+
+const struct phases sr_update_phases = {.act = sr_update_act};
+
+/* sr_content_type, sr_probe */
+
+static int sr_content_type_act(struct dispatch *d, struct call *c, struct fault *f)
+{
+    const struct sr_type *type = registry_type(d->registry, &c->keys.sr);
+    if (!type)
+        return fault_set(f, FAULT_SRUnavailable, "SR %s is not known here", c->keys.sr.text);
+    c->result = value_string(c->arena,
+                             arena_printf(c->arena, "<?xml version=\"1.0\" ?><sr><type>%s</type></sr>", type->content));
+    return 0;
+}
+
+const struct phases sr_content_type_phases = {.act = sr_content_type_act};
+
+static void probe_xml(struct text *xml, const struct found_list *found)
+{
+    text_add(xml, "<?xml version=\"1.0\" ?>\n<SRlist>\n");
+    for (size_t i = 0; i < found->count; i++) {
+        text_printf(xml, "\t<SR>\n\t\t<UUID>%s</UUID>\n\t\t<Devlist>", found->items[i].uuid.text);
+        text_add_xml(xml, found->items[i].path);
+        text_printf(xml, "</Devlist>\n\t\t<size>%llu</size>\n\t</SR>\n", (unsigned long long) found->items[i].size);
+    }
+    text_add(xml, "</SRlist>\n");
+}
+
+static int sr_probe_act(struct dispatch *d, struct call *c, struct fault *f)
+{
+    struct found_list found = {0};
+    AUTO_TEXT struct text xml = TEXT_OF(4 << 20);
+    const struct sr_type *type = c->keys.type ? sr_type_find(c->keys.type) : NULL;
+    if (!type)
+        return fault_set(f, FAULT_SRUnknownType,
+                         "sr_probe at /RPC2 needs the SR's type as member type of device_config");
+    if (backend_config_check(type, &c->keys.config, f) < 0 ||
+        backend_sr_probe(type, &c->keys.config, &d->settings.backend, c->arena, &found, f) < 0)
+        return -1;
+    probe_xml(&xml, &found);
+    c->result = value_string(c->arena, xml.data);
+    return 0;
+}
+
+const struct phases sr_probe_phases = {.act = sr_probe_act};

@@ -1,0 +1,52 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* What handlers share behind struct dispatch, and the small questions they all ask. */
+#ifndef SMAPI_HANDLERS_STATE_H
+#define SMAPI_HANDLERS_STATE_H
+
+#include "handlers/dispatch.h"
+#include "handlers/method.h"
+#include "handlers/phases.h"
+#include "handlers/registry.h"
+#include <stdatomic.h>
+
+struct dispatch {
+    struct dispatch_settings settings;
+    struct registry *registry;
+    atomic_size_t recoveries_left;
+};
+
+/* The bracket of a MEDIUM, SYNC or STORE call (bracket.c): replay, intent, effects, result, reply. Fills c->reply when
+   the journal had to hold the same bytes, otherwise leaves that to the caller. */
+int bracket_run(struct dispatch *d, struct call *c, struct fault *f);
+
+/* Encodes c->result into c->reply. */
+void reply_result(struct dispatch *d, struct call *c);
+void reply_fault(struct dispatch *d, struct call *c, const struct fault *f);
+
+/* Settles what is open on an SR and brings its connection in line with its attachments (recover.c).
+   -1 when something could not be settled. */
+int recover_sr(struct dispatch *d, struct sr *sr, struct fault *f);
+/* A failed operation of a call: settle it as after a crash. *done tells whether it is whole on the medium after all. */
+int recover_call(struct dispatch *d, struct call *c, bool *done, struct fault *f);
+
+/* SRUnavailable when the call's SR is not known here. */
+int need_sr(const struct call *c, struct fault *f);
+/* SRUnavailable when the SR is not live or the caller has not attached it. */
+int need_attached(struct txn *t, const struct call *c, struct fault *f);
+/* The disk a call names, by uuid and location, LIVE, DAMAGED or QUARANTINED; VDIUnavailable when there is none. */
+int need_vdi(struct txn *t, const struct call *c, struct vdi **out, struct fault *f);
+/* The same with the row of any state; *out NULL when there is none. */
+int find_vdi(struct txn *t, const struct call *c, struct vdi **out, struct fault *f);
+
+/* Rows after a scan: new disks in, changed ones changed, vanished ones out. Uses work->found, known, totals. */
+int scan_record(struct txn *t, const struct uuid *sr, struct work *work, struct fault *f);
+/* Looks at the medium for it. */
+int scan_look(struct dispatch *d, struct sr *sr, struct work *work, struct fault *f);
+
+/* The arguments of a call as its struct. */
+#define ARGS(c, name) ((const struct name##_args *) (c)->args)
+
+struct value *result_nil(struct call *c);
+struct value *result_vdi_info(struct arena *a, const struct vdi *vdi);
+
+#endif

@@ -1,0 +1,82 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "server/base/clock.h"
+#include "store/lease.h"
+#include "store/query.h"
+
+static struct attachment read_row(struct query *q, struct arena *a)
+{
+    return (struct attachment){
+        .vdi = query_uuid(q, 0),
+        .holder = query_text(q, 1, a),
+        .writable = query_flag(q, 2),
+        .since = query_number(q, 3),
+    };
+}
+
+/* There is one already. */
+static int check_mode(struct query *q, const struct uuid *vdi, const char *holder, bool writable, struct fault *f)
+{
+    bool had = query_flag(q, 2);
+    if (had == writable)
+        return 0;
+    char since[CLOCK_TEXT];
+    clock_text(query_number(q, 3), since);
+    bool disk = vdi && uuid_is(vdi);
+    return fault_set(f, FAULT_VDIInUse, "%s%s is attached %s on host %s since %s; detach it first",
+                     disk ? "VDI " : "the SR", disk ? vdi->text : "", had ? "read-write" : "read-only", holder, since);
+}
+
+int store_attach(struct txn *t, const struct uuid *sr, const struct uuid *vdi, const char *holder, bool writable,
+                 struct fault *f)
+{
+    AUTO_QUERY struct query q = QUERY(t, attach_find, as_uuid(sr), as_uuid(vdi), as_text(holder));
+    int found = query_next(&q, f);
+    if (found != 0)
+        return found < 0 ? -1 : check_mode(&q, vdi, holder, writable, f);
+    int r = query_run(
+        QUERY(t, attach_add, as_uuid(sr), as_uuid(vdi), as_text(holder), as_flag(writable), as_number(clock_wall_s())),
+        f);
+    if (r < 0 && t->refused == REFUSED_REFERENCE)
+        return fault_set(f, FAULT_SRUnavailable, "SR %s is not known", sr->text);
+    return r;
+}
+
+int store_detach(struct txn *t, const struct uuid *sr, const struct uuid *vdi, const char *holder, struct fault *f)
+{
+    return query_run(QUERY(t, attach_remove, as_uuid(sr), as_uuid(vdi), as_text(holder)), f);
+}
+
+int store_attachment_find(struct txn *t, const struct uuid *sr, const struct uuid *vdi, const char *holder,
+                          struct arena *a, struct attachment **out, struct fault *f)
+{
+    AUTO_QUERY struct query q = QUERY(t, attach_find, as_uuid(sr), as_uuid(vdi), as_text(holder));
+    struct attachment *one = NULL;
+    int found = query_next(&q, f);
+    if (found < 0)
+        return -1;
+    if (found) {
+        one = ARENA_NEW(a, struct attachment);
+        *one = read_row(&q, a);
+    }
+    *out = one;
+    return 0;
+}
+
+int store_attachment_list(struct txn *t, const struct uuid *sr, const struct uuid *vdi, const char *holder,
+                          struct arena *a, struct attachment **out, size_t *count, struct fault *f)
+{
+    AUTO_QUERY struct query q = holder ? QUERY(t, attach_of_holder, as_uuid(sr), as_text(holder))
+                                       : QUERY(t, attach_list, as_uuid(sr), as_uuid(vdi));
+    struct attachment *list = NULL;
+    size_t n = 0, room = 0;
+    int more;
+    while ((more = query_next(&q, f)) > 0) {
+        list = array_room(a, list, sizeof *list, n, &room);
+        list[n++] = read_row(&q, a);
+    }
+    if (more < 0)
+        return -1;
+    *out = list;
+    *count = n;
+    return 0;
+}

@@ -1,0 +1,163 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "store/place.h"
+
+#include "server/base/io.h"
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/magic.h>
+#include <sys/stat.h>
+#include <sys/vfs.h>
+
+/* The log at its longest, and as much again for the pages that go from it to the end of the database. */
+#define RESERVE (8 << 20)
+
+static const struct remote_type {
+    uint64_t magic;
+    const char *name;
+} remote_types[] = {
+    {NFS_SUPER_MAGIC, "nfs"}, {SMB_SUPER_MAGIC, "smb"},   {CIFS_SUPER_MAGIC, "cifs"}, {SMB2_SUPER_MAGIC, "smb2"},
+    {AFS_FS_MAGIC, "afs"},    {AFS_SUPER_MAGIC, "afs"},   {CEPH_SUPER_MAGIC, "ceph"}, {CODA_SUPER_MAGIC, "coda"},
+    {V9FS_MAGIC, "9p"},       {FUSE_SUPER_MAGIC, "fuse"},
+};
+
+const char *place_remote_type(uint64_t magic)
+{
+    for (size_t i = 0; i < COUNT_OF(remote_types); i++)
+        if (remote_types[i].magic == magic)
+            return remote_types[i].name;
+    return NULL;
+}
+
+static int check_directory(int fd, const char *dir, struct fault *f)
+{
+    struct stat st;
+    struct statfs fs;
+    if (fstat(fd, &st) < 0 || fstatfs(fd, &fs) < 0)
+        return fault_errno(f, FAULT_EIO, "look at the state directory %s", dir);
+    if (st.st_uid != geteuid())
+        return fault_set(f, FAULT_EIO, "the state directory %s belongs to uid %u, we are %u", dir, st.st_uid,
+                         geteuid());
+    if (st.st_mode & (S_IWGRP | S_IWOTH))
+        return fault_set(f, FAULT_EIO, "the state directory %s has mode %04o: others may write to it; want 0700", dir,
+                         st.st_mode & 07777);
+    const char *remote = place_remote_type((uint32_t) fs.f_type);
+    if (remote)
+        return fault_set(f, FAULT_EIO, "the state directory %s is on %s; the database needs a local disk", dir, remote);
+    return 0;
+}
+
+/* Makes the name durable in the directory above. */
+static int sync_parent(int fd)
+{
+    AUTO_FD int parent = openat(fd, "..", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    return parent < 0 || fsync(parent) < 0 ? -1 : 0;
+}
+
+static int open_directory(const char *dir, int *out, struct fault *f)
+{
+    bool made = mkdir(dir, 0700) == 0;
+    if (!made && errno != EEXIST)
+        return fault_errno(f, FAULT_EIO, "make the state directory %s", dir);
+    AUTO_FD int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0)
+        return fault_errno(f, FAULT_EIO, "open the state directory %s", dir);
+    if (check_directory(fd, dir, f) < 0)
+        return -1;
+    if (made && sync_parent(fd) < 0)
+        return fault_errno(f, FAULT_EIO, "sync the directory above %s", dir);
+    *out = TAKE_FD(fd);
+    return 0;
+}
+
+static int refuse_second(int fd, const char *dir, bool *in_use, struct fault *f)
+{
+    char pid[16] = "";
+    ssize_t n = pread(fd, pid, sizeof pid - 1, 0);
+    int digits = 0;
+    while (digits < n && pid[digits] >= '0' && pid[digits] <= '9')
+        digits++;
+    *in_use = true;
+    if (digits == 0)
+        return fault_set(f, FAULT_LockErr, "the state directory %s is in use by another process", dir);
+    return fault_set(f, FAULT_LockErr, "the state directory %s is in use by process %.*s", dir, digits, pid);
+}
+
+static int write_pid(int fd)
+{
+    char pid[16];
+    int n = snprintf(pid, sizeof pid, "%d\n", getpid());
+    return ftruncate(fd, 0) < 0 ? -1 : io_write_at(fd, pid, (size_t) n, 0);
+}
+
+/* An open file description lock: unlike SQLite's own, it is not lost when this process closes the file elsewhere. */
+static int take_lock(int directory, const char *dir, int *out, bool *in_use, struct fault *f)
+{
+    AUTO_FD int fd = openat(directory, "smapid.lock", O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+    if (fd < 0)
+        return fault_errno(f, FAULT_EIO, "open %s/smapid.lock", dir);
+    struct flock whole = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+    if (fcntl(fd, F_OFD_SETLK, &whole) < 0)
+        return errno == EAGAIN || errno == EACCES ? refuse_second(fd, dir, in_use, f)
+                                                  : fault_errno(f, FAULT_EIO, "lock %s/smapid.lock", dir);
+    if (write_pid(fd) < 0)
+        return fault_errno(f, FAULT_EIO, "write our pid to %s/smapid.lock", dir);
+    *out = TAKE_FD(fd);
+    return 0;
+}
+
+/* SQLite would make the file with mode 0644; its log takes the mode of the database. */
+static int make_database(int directory, const char *dir, struct fault *f)
+{
+    AUTO_FD int fd = openat(directory, "smapid.db", O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0600);
+    struct stat st;
+    if (fd < 0 || fstat(fd, &st) < 0)
+        return fault_errno(f, FAULT_EIO, "open %s/smapid.db", dir);
+    if (!S_ISREG(st.st_mode) || st.st_uid != geteuid())
+        return fault_set(f, FAULT_EIO, "%s/smapid.db is not a file of ours", dir);
+    if (fchmod(fd, 0600) < 0 || fsync(directory) < 0)
+        return fault_errno(f, FAULT_EIO, "make %s/smapid.db durable and private", dir);
+    return 0;
+}
+
+static int open_reserve(int directory, const char *dir, int *out, struct fault *f)
+{
+    int fd = openat(directory, "smapid.reserve", O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+    if (fd < 0)
+        return fault_errno(f, FAULT_EIO, "open %s/smapid.reserve", dir);
+    *out = fd;
+    return 0;
+}
+
+bool place_reserve(struct place *p)
+{
+    if (fallocate(p->reserve, 0, 0, RESERVE) == 0)
+        return true;
+    place_spend_reserve(p);
+    return false;
+}
+
+void place_spend_reserve(struct place *p)
+{
+    int gone = ftruncate(p->reserve, 0);
+    (void) gone; /* what it does not free is missed by the writes that follow, and they say so */
+}
+
+int place_open(const char *dir, struct place *out, bool *in_use, struct fault *f)
+{
+    AUTO_FD int directory = -1;
+    AUTO_FD int lock = -1;
+    AUTO_FD int reserve = -1;
+    if (open_directory(dir, &directory, f) < 0 || take_lock(directory, dir, &lock, in_use, f) < 0 ||
+        make_database(directory, dir, f) < 0 || open_reserve(directory, dir, &reserve, f) < 0)
+        return -1;
+    *out = (struct place){TAKE_FD(directory), TAKE_FD(lock), TAKE_FD(reserve)};
+    return 0;
+}
+
+void place_close(struct place *p)
+{
+    own_fd(&p->reserve);
+    own_fd(&p->lock);
+    own_fd(&p->directory);
+    *p = PLACE_NONE;
+}

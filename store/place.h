@@ -1,0 +1,31 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* The directory of the database: who owns it, what it is on, and that only one process uses it. */
+#ifndef SMAPI_STORE_PLACE_H
+#define SMAPI_STORE_PLACE_H
+
+#include "server/base/fault.h"
+#include <stdint.h>
+
+struct place {
+    int directory, lock; /* descriptors, -1 for none; the lock is held while the second is open */
+    int reserve;         /* of smapid.reserve */
+};
+
+#define PLACE_NONE ((struct place){-1, -1, -1})
+
+/* Makes dir (mode 0700) when its parent exists, refuses one that another user owns or may write to, or that is on a
+   network file system; takes <dir>/smapid.lock and writes our pid into it; makes <dir>/smapid.db, empty and 0600, when
+   there is none. Held by another process: -1 with LockErr and *in_use set. Not to be called while this process has the
+   database open: opening its file a second time would drop SQLite's locks. */
+int place_open(const char *dir, struct place *out, bool *in_use, struct fault *f);
+void place_close(struct place *p);
+
+/* Sets room aside in <dir>/smapid.reserve, so that on a full disk the log can still be written. False when there is not
+   enough: then nothing is set aside. */
+bool place_reserve(struct place *p);
+void place_spend_reserve(struct place *p);
+
+/* Name of the file system when statfs's f_type is one that a server elsewhere answers for, or NULL. */
+const char *place_remote_type(uint64_t magic);
+
+#endif

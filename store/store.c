@@ -1,0 +1,117 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "store/store.h"
+
+#include "server/base/io.h"
+#include "store/internal.h"
+#include "store/query.h"
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <time.h>
+
+/* Epochs given away since a copy of the database was made, at most: added at every start, so that a database put back
+   from a backup does not give them again. */
+#define EPOCHS_PER_START (INT64_C(1) << 20)
+
+static int read_boot_id(struct uuid *out, struct fault *f)
+{
+    AUTO_FD int fd = open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC);
+    char text[UUID_TEXT];
+    if (fd < 0 || io_read_at(fd, text, sizeof text, 0) < 0 || !uuid_parse(text, sizeof text, out))
+        return fault_errno(f, FAULT_EIO, "read the kernel's boot id");
+    return 0;
+}
+
+struct start {
+    struct uuid boot;
+    struct store_meta meta;
+};
+
+static int make_meta(struct txn *t, struct start *start, struct fault *f)
+{
+    struct uuid server = uuid_random();
+    start->meta.server = server;
+    start->meta.start_seq = 1;
+    start->meta.rebooted = false;
+    return query_run(QUERY(t, meta_make, as_uuid(&server), as_uuid(&start->boot)), f);
+}
+
+static int start_meta(struct txn *t, void *arg, struct fault *f)
+{
+    struct start *start = arg;
+    AUTO_QUERY struct query q = QUERY(t, meta_find);
+    int found = query_next(&q, f);
+    if (found <= 0)
+        return found < 0 ? -1 : make_meta(t, start, f);
+    struct uuid last = query_uuid(&q, 2);
+    start->meta.server = query_uuid(&q, 0);
+    start->meta.start_seq = query_count(&q, 1) + 1;
+    start->meta.rebooted = !uuid_equal(&last, &start->boot);
+    return query_run(QUERY(t, meta_start, as_uuid(&start->boot), as_number(EPOCHS_PER_START)), f);
+}
+
+static struct store *store_new(void)
+{
+    struct store *s = calloc(1, sizeof *s);
+    if (!s)
+        abort();
+    s->place = PLACE_NONE;
+    pthread_mutex_init(&s->lock, NULL);
+    pthread_condattr_t attributes;
+    pthread_condattr_init(&attributes);
+    pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
+    pthread_cond_init(&s->wake, &attributes);
+    pthread_condattr_destroy(&attributes);
+    return s;
+}
+
+static int open_database(struct store *s, const char *dir, struct fault *f)
+{
+    AUTO_FREE char *path = NULL;
+    if (asprintf(&path, "%s/smapid.db", dir) < 0)
+        abort();
+    struct start start = {0};
+    if (database_open(&s->db, path, f) < 0 || read_boot_id(&start.boot, f) < 0 ||
+        store_run_alone(s, start_meta, &start, f) < 0)
+        return -1;
+    s->meta = start.meta;
+    s->meta.first_open = s->db.first_open;
+    return 0;
+}
+
+int store_open(const char *dir, struct store **out, bool *in_use, struct fault *f)
+{
+    *in_use = false;
+    struct store *s = store_new();
+    if (place_open(dir, &s->place, in_use, f) < 0 || open_database(s, dir, f) < 0 || store_thread_start(s, f) < 0) {
+        store_close(s);
+        return -1;
+    }
+    *out = s;
+    return 0;
+}
+
+/* The lock goes last: nobody may open the database while it is ours. */
+void store_close(struct store *s)
+{
+    if (!s)
+        return;
+    store_thread_stop(s);
+    database_close(&s->db);
+    place_close(&s->place);
+    pthread_cond_destroy(&s->wake);
+    pthread_mutex_destroy(&s->lock);
+    free(s);
+}
+
+struct store_counts store_counted(struct store *s)
+{
+    return (struct store_counts){.commits = atomic_load_explicit(&s->commits, memory_order_relaxed),
+                                 .writes = atomic_load_explicit(&s->writes, memory_order_relaxed),
+                                 .reads = atomic_load_explicit(&s->reads, memory_order_relaxed)};
+}
+
+struct store_meta store_meta(struct store *s)
+{
+    return s->meta;
+}

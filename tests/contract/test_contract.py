@@ -1,0 +1,222 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Every SR type × every method, computed from smapid --describe: what a type offers works as its row promises, and what
+it does not offer answers 38. A method or type without a recipe here fails."""
+import os
+import sys
+import unittest
+import xml.etree.ElementTree as ElementTree
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "e2e"))
+from lab import MIB, Fault, Lab, describe, new_uuid  # noqa: E402
+
+
+def offers(kind, method):
+    return not method["capability"] or method["capability"] in kind["offers"]
+
+
+class Recipes:
+    """One for each method: does it on a type that offers it and checks what the row promises. sr is attached, but for
+    those of BARE; vdi is a disk in it."""
+
+    BARE = {"sr_create"}
+
+    def __init__(self, test):
+        self.test = test
+
+    def sr_create(self, sr, _):
+        sr("sr_create", "0")
+        with self.test.assertRaises(Fault) as refused:
+            sr.disk()
+        self.test.assertEqual(refused.exception.code, 47)  # created is not attached
+        sr("sr_attach")
+        self.test.assertEqual(sr.contents(), {})
+
+    def sr_delete(self, sr, vdi):
+        sr("vdi_delete", vdi_uuid=vdi)
+        sr("sr_delete")
+        with self.test.assertRaises(Fault):
+            sr("sr_attach")
+
+    def sr_attach(self, sr, vdi):
+        sr("sr_detach")
+        sr("sr_attach")
+        self.test.assertIn(vdi, sr.contents())
+
+    def sr_detach(self, sr, _):
+        sr("sr_detach")
+        with self.test.assertRaises(Fault) as refused:
+            sr.disk()
+        self.test.assertEqual(refused.exception.code, 47)
+
+    def sr_probe(self, sr, _):
+        document = ElementTree.fromstring(sr.probe())
+        self.test.assertEqual(document.tag, "SRlist")
+        found = {uuid.text.strip() for uuid in document.iter("UUID")}
+        self.test.assertEqual(found, {sr.uuid} if sr.config else set())  # without a place there is none to look at
+
+    def sr_scan(self, sr, _):
+        before = sr.contents()
+        self.test.assertIsNone(sr("sr_scan"))
+        self.test.assertEqual(sr.contents(), before)
+
+    def sr_content_type(self, sr, _):
+        self.test.assertEqual(ElementTree.fromstring(sr("sr_content_type")).tag, "sr")
+
+    def sr_update(self, sr, _):
+        self.test.assertIsNone(sr("sr_update"))
+
+    def sr_get_driver_config(self, sr, _):
+        ElementTree.fromstring(sr.client.call("sr_get_driver_config", path=f"/sm/{sr.kind}"))
+
+    def sr_get_driver_info(self, sr, _):
+        kind = next(row for row in describe()["types"] if row["name"] == sr.kind)
+        info = sr.client.call("sr_get_driver_info", path=f"/sm/{sr.kind}")
+        self.test.assertEqual(info["capabilities"], kind["capabilities"])
+
+    def vdi_create(self, sr, vdi):
+        self.test.assertEqual(int(sr.contents()[vdi]["size"]), 4 * MIB)
+
+    def vdi_update(self, sr, vdi):
+        sr("vdi_update", vdi_uuid=vdi, name_label="new", name_description="words")
+        row = sr.contents()[vdi]
+        self.test.assertEqual((row["label"], row["description"]), ("new", "words"))
+
+    def vdi_introduce(self, sr, vdi):
+        location = sr.contents()[vdi]["location"]
+        info = sr("vdi_introduce", vdi_location=location, new_uuid=vdi, vdi_sm_config={})
+        self.test.assertEqual(info, {"location": location, "uuid": vdi})
+
+    def vdi_delete(self, sr, vdi):
+        sr("vdi_delete", vdi_uuid=vdi)
+        sr("sr_scan")
+        self.test.assertEqual(sr.contents(), {})
+
+    def vdi_attach(self, sr, vdi):
+        self.test.assertTrue(sr("vdi_attach", vdi_uuid=vdi))
+
+    def vdi_detach(self, sr, vdi):
+        sr("vdi_attach", vdi_uuid=vdi)
+        self.test.assertIsNone(sr("vdi_detach", vdi_uuid=vdi))
+        sr("vdi_delete", vdi_uuid=vdi)
+
+    def vdi_activate(self, sr, vdi):
+        self.test.assertGreater(sr.activated(vdi), 0)
+
+    def vdi_deactivate(self, sr, vdi):
+        sr.activated(vdi)
+        sr.released(vdi)
+        sr("vdi_delete", vdi_uuid=vdi)
+
+    def forked(self, sr, vdi, method):
+        made = sr(method, vdi_uuid=vdi, driver_params={})["uuid"]
+        row = sr.contents()[made]
+        self.test.assertEqual(int(row["size"]), 4 * MIB)
+        return row
+
+    def vdi_snapshot(self, sr, vdi):
+        self.test.assertTrue(self.forked(sr, vdi, "vdi_snapshot")["read_only"])
+
+    def vdi_clone(self, sr, vdi):
+        self.test.assertFalse(self.forked(sr, vdi, "vdi_clone")["read_only"])
+
+    def vdi_resize(self, sr, vdi):
+        sr("vdi_resize", str(8 * MIB), vdi_uuid=vdi)
+        self.test.assertEqual(int(sr.contents()[vdi]["size"]), 8 * MIB)
+
+    def smapi_sr_contents(self, sr, vdi):
+        self.test.assertEqual(set(sr.contents()), {vdi})
+
+    def smapi_disk_write(self, sr, vdi):
+        epoch = sr.activated(vdi)
+        self.test.assertIsNone(sr("smapi.disk_write", vdi_uuid=vdi, epoch=str(epoch), data="x"))
+
+    def smapi_disk_log(self, sr, vdi):
+        self.smapi_disk_write(sr, vdi)
+        self.test.assertEqual([row["data"] for row in sr("smapi.disk_log", vdi_uuid=vdi)], ["x"])
+
+    def system_listMethods(self, sr, _):
+        self.test.assertIn("sr_create", sr.client.ask("system.listMethods"))
+
+    def system_methodSignature(self, sr, _):
+        self.test.assertTrue(sr.client.ask("system.methodSignature", "sr_create"))
+
+    def system_methodHelp(self, sr, _):
+        self.test.assertTrue(sr.client.ask("system.methodHelp", "sr_create"))
+
+
+# A call of what a type does not offer, complete enough to be refused for that alone.
+ABSENT_ARGS = {"vdi_resize": (str(8 * MIB),)}
+ABSENT_KEYS = {"vdi_introduce": {"vdi_location": "somewhere"}, "smapi.disk_write": {"epoch": "1", "data": "x"}}
+NO_DISK = {"vdi_introduce", "vdi_create", "sr_probe"}
+
+
+class Contract(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.lab = Lab().start()
+
+    @classmethod
+    def tearDownClass(cls):
+        cls.lab.close()
+
+    def test_every_type_does_what_it_offers_and_refuses_the_rest(self):
+        recipes = Recipes(self)
+        for kind in describe()["types"]:
+            for method in describe()["methods"]:
+                with self.subTest(type=kind["name"], method=method["name"]):
+                    recipe = getattr(recipes, method["name"].replace(".", "_"), None)
+                    self.assertIsNotNone(recipe, "this method has no recipe")
+                    sr = self.lab.repository(kind["name"])
+                    if method["name"] not in Recipes.BARE:
+                        sr.made()
+                    vdi = None if method["name"] in Recipes.BARE else sr.disk()
+                    if offers(kind, method):
+                        recipe(sr, vdi)
+                    else:
+                        self.absent(sr, method, vdi)
+
+    def absent(self, sr, method, vdi):
+        name = method["name"]
+        keys = dict(ABSENT_KEYS.get(name, {}))
+        if name not in NO_DISK:
+            keys["vdi_uuid"] = vdi
+        before = sr.contents()
+        with self.assertRaises(Fault) as refused:
+            sr(name, *ABSENT_ARGS.get(name, ()), **keys)
+        self.assertEqual(refused.exception.code, 38, refused.exception.text)
+        self.assertEqual(sr.contents(), before)
+
+    def test_every_type_refuses_a_call_on_an_sr_of_another_type(self):
+        names = [kind["name"] for kind in describe()["types"]]
+        for name in names:
+            sr = self.lab.repository(name).made()
+            for other in names:
+                if other != name:
+                    with self.subTest(sr=name, path=other), self.assertRaises(Fault):
+                        sr.client.call("sr_scan", path=f"/sm/{other}", sr_uuid=sr.uuid, device_config=sr.config)
+
+    def test_every_required_key_of_device_config_is_required(self):
+        for kind in describe()["types"]:
+            for key in kind["keys"]:
+                if key["required"]:
+                    sr = self.lab.repository(kind["name"])
+                    del sr.config[key["key"]]
+                    with self.subTest(type=kind["name"], key=key["key"]), self.assertRaises(Fault) as refused:
+                        sr("sr_create", "0")
+                    self.assertIn(key["key"], refused.exception.text)
+
+    def test_uuids_of_another_kind_of_object_are_unknown(self):
+        for kind in describe()["types"]:
+            sr = self.lab.repository(kind["name"]).made()
+            with self.assertRaises(Fault) as refused:
+                sr("vdi_attach", vdi_uuid=sr.uuid)
+            self.assertEqual(refused.exception.code, 46)
+            stranger = sr.by(sr.client)
+            stranger.uuid = new_uuid()
+            with self.assertRaises(Fault) as refused:
+                stranger("sr_scan")
+            self.assertEqual(refused.exception.code, 47)
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,171 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""kill -9 in the middle of a load from sixteen clients: whatever was acknowledged is there after the restart, and
+nothing half-made."""
+import http.client
+import os
+import random
+import sys
+import threading
+import time
+import unittest
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "e2e"))
+from lab import MIB, Fault, Lab, new_uuid, rounds  # noqa: E402
+from oracle import consistent  # noqa: E402
+
+BROKEN = (OSError, http.client.HTTPException)
+CLIENTS = 16
+SEED = 20100902
+LEASES_TRIED = 2  # of each worker's disks and round
+
+
+class Disk:
+    """What a worker knows of a disk: for each property the values it may have; one value once it is acknowledged."""
+
+    def __init__(self):
+        self.there, self.size, self.lease = {False}, {2 * MIB}, {"free"}
+
+
+class Worker:
+    """One client with disks of its own, so that what it is told does not depend on others."""
+
+    def __init__(self, sr, chance):
+        self.sr, self.chance = sr, chance
+        self.disks = {}
+        self.acknowledged = 0
+
+    def run(self, running):
+        try:
+            while running.is_set():
+                self.step()
+        except BROKEN:
+            pass  # killed: what was under way stays uncertain
+
+    def step(self):
+        there = [vdi for vdi, disk in self.disks.items() if disk.there == {True}]
+        if len(there) < 2:
+            self.create()
+        else:
+            act = self.chance.choice([self.create, self.delete, self.activate, self.activate, self.release, self.resize])
+            act() if act == self.create else act(self.chance.choice(there))
+        self.acknowledged += 1
+
+    def create(self):
+        vdi, disk = new_uuid(), Disk()
+        self.disks[vdi] = disk
+        disk.there = {True, False}
+        self.sr.disk(2 * MIB, vdi_uuid=vdi)
+        disk.there = {True}
+
+    def delete(self, vdi):
+        self.release(vdi)
+        disk = self.disks[vdi]
+        disk.there = {True, False}
+        self.sr("vdi_delete", vdi_uuid=vdi)
+        disk.there = {False}
+
+    def activate(self, vdi):
+        disk = self.disks[vdi]
+        disk.lease = disk.lease | {"held"}
+        self.sr.activated(vdi)
+        disk.lease = {"held"}
+
+    def release(self, vdi):
+        disk = self.disks[vdi]
+        disk.lease = disk.lease | {"free"}
+        self.sr.released(vdi)
+        disk.lease = {"free"}
+
+    def resize(self, vdi):
+        self.release(vdi)
+        disk = self.disks[vdi]
+        size = max(disk.size) + 2 * MIB
+        disk.size = disk.size | {size}
+        self.sr("vdi_resize", str(size), vdi_uuid=vdi)
+        disk.size = {size}
+
+
+class KillUnderLoad(unittest.TestCase):
+    def setUp(self):
+        self.chance = random.Random(SEED)
+        self.lab = Lab().start()
+        self.addCleanup(self.lab.close)
+        self.repositories = [self.lab.repository(kind, self.lab.unix()).made() for kind in ("file", "file", "dummy")]
+        rival = self.lab.host(new_uuid())
+        self.rivals = {sr.uuid: sr.by(rival) for sr in self.repositories}
+        for sr in self.rivals.values():
+            sr("sr_attach")
+        self.workers = [self.worker(n) for n in range(CLIENTS)]
+
+    def worker(self, number):
+        """Every second one over TLS, as a host of its own; four of five SR shares are on the medium."""
+        client = self.lab.unix() if number % 2 else self.lab.host(new_uuid())
+        sr = self.repositories[(0, 1, 0, 1, 2)[number % 5]].by(client)
+        sr("sr_attach")
+        return Worker(sr, random.Random(self.chance.random()))
+
+    def load(self, seconds):
+        """Runs all workers and kills the daemon after so long."""
+        running = threading.Event()
+        running.set()
+        threads = [threading.Thread(target=worker.run, args=(running,)) for worker in self.workers]
+        failures = []
+        hook, threading.excepthook = threading.excepthook, lambda args: failures.append(args.exc_value)
+        try:
+            for thread in threads:
+                thread.start()
+            time.sleep(seconds)
+            self.lab.kill9()
+            running.clear()
+            for thread in threads:
+                thread.join()
+        finally:
+            threading.excepthook = hook
+        self.assertEqual(failures, [])
+
+    def judge(self):
+        """Compares what is there with what was acknowledged; then nothing is uncertain any more."""
+        for sr in self.repositories:
+            consistent(self, sr)
+            rows = sr.contents()
+            mine = [worker for worker in self.workers if worker.sr.uuid == sr.uuid]
+            known = {vdi for worker in mine for vdi in worker.disks}
+            self.assertEqual(set(rows) - known, set(), "disks that nobody made")
+            for worker in mine:
+                for vdi, disk in worker.disks.items():
+                    self.assertIn(vdi in rows, disk.there, f"{sr.kind} disk {vdi}")
+                    disk.there = {vdi in rows}
+                    if vdi in rows:
+                        self.assertIn(int(rows[vdi]["size"]), disk.size, f"{sr.kind} disk {vdi}")
+                        disk.size = {int(rows[vdi]["size"])}
+                self.judge_leases(worker)
+                worker.disks = {vdi: disk for vdi, disk in worker.disks.items() if disk.there == {True}}
+
+    def judge_leases(self, worker):
+        there = [vdi for vdi, disk in worker.disks.items() if disk.there == {True}]
+        for vdi in worker.chance.sample(there, min(LEASES_TRIED, len(there))):
+            disk = worker.disks[vdi]
+            state = "held" if self.kept_out(self.rivals[worker.sr.uuid], vdi) else "free"
+            self.assertIn(state, disk.lease, f"lease of {vdi}")
+            disk.lease = {state}
+
+    def kept_out(self, rival, vdi):
+        try:
+            rival.activated(vdi)
+            return False
+        except Fault as fault:
+            self.assertEqual(fault.code, 24, fault.text)
+            return True
+        finally:
+            rival.released(vdi)
+
+    def test_every_acknowledged_result_outlives_kill_9(self):
+        for _ in range(rounds(50)):
+            self.load(self.chance.uniform(0.05, 0.4))
+            self.lab.start()
+            self.judge()
+        self.assertGreater(sum(worker.acknowledged for worker in self.workers), rounds(50) * CLIENTS)
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,387 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""A laboratory: one smapid with state, certificates, sockets and SR directories of its own, all beneath one temporary
+directory. It ends only the processes it started.
+
+Environment: SMAPI_BUILD, the build directory; SMAPI_DEEP, a factor by which rounds() multiplies; SMAPI_SANITIZE, set
+when the build carries a sanitizer (times and memory are then not judged).
+"""
+import atexit
+import contextlib
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+import unittest
+import uuid as uuids
+
+from client import CurlClient, Fault, HttpError, ProxyClient, TlsClient, UnixClient  # noqa: F401 (also for importers)
+
+SOURCE = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+BUILD = os.environ.get("SMAPI_BUILD", os.path.join(SOURCE, "build", "dev"))
+SANITIZED = bool(os.environ.get("SMAPI_SANITIZE"))
+MIB = 1 << 20
+ALARMS = re.compile(r"Sanitizer|runtime error:|Assertion .* failed|^.*PROMISE", re.M)
+
+
+def rounds(quick):
+    """How often a test repeats: quick times the factor SMAPI_DEEP."""
+    return quick * int(os.environ.get("SMAPI_DEEP") or 1)
+
+
+def new_uuid():
+    return str(uuids.uuid4())
+
+
+def program(name):
+    """A program of the build, wherever in it that is."""
+    for place in ("", "server", "server/bin", "bin"):
+        path = os.path.join(BUILD, place, name)
+        if os.access(path, os.X_OK) and os.path.isfile(path):
+            return path
+    raise FileNotFoundError(f"no {name} in {BUILD}")
+
+
+_described = None
+
+
+def describe():
+    """smapid --describe: the rows the tests are computed from."""
+    global _described
+    if _described is None:
+        run = subprocess.run([program("smapid"), "--describe"], capture_output=True, check=True, timeout=60)
+        _described = json.loads(run.stdout)
+    return _described
+
+
+def type_row(kind):
+    return next(row for row in describe()["types"] if row["name"] == kind)
+
+
+class Pki:
+    """Certificates, made when first asked for, once for the whole run."""
+
+    _shared = None
+
+    @classmethod
+    def shared(cls):
+        if cls._shared is None:
+            cls._shared = cls()
+        return cls._shared
+
+    def __init__(self):
+        self.dir = tempfile.mkdtemp(prefix="smapi-pki-")
+        atexit.register(shutil.rmtree, self.dir, ignore_errors=True)
+        self.ca = os.path.join(self.dir, "ca.crt")
+        self._make("init")
+        self._make("server", "localhost", "127.0.0.1")
+
+    def _make(self, *args):
+        subprocess.run([os.path.join(SOURCE, "certs", "make-pki"), self.dir, *args], check=True, capture_output=True)
+
+    def identity(self, role, name):
+        """Path of the certificate of role ("host", "admin", "operator", "reader") without its suffix."""
+        path = os.path.join(self.dir, f"{role}-{name}")
+        if not os.path.exists(path + ".crt"):
+            self._make(role, name)
+        return path
+
+
+class Lab:
+    """See start, restart, kill9, stop, close. Clients are made by unix, host, admin, operator, reader."""
+
+    START_SECONDS = 30
+
+    def __init__(self, pki=None):
+        self.pki = pki or Pki.shared()
+        self.dir = tempfile.mkdtemp(prefix="smapi-")
+        self.socket = os.path.join(self.dir, "sock")
+        self.state = os.path.join(self.dir, "state")
+        self.mounts = os.path.join(self.dir, "mount")
+        self.log_path = os.path.join(self.dir, "log")
+        self.local_host = new_uuid()
+        self.port = None
+        self.process = None
+        self.clients = []
+        os.mkdir(self.state, 0o700)
+        os.mkdir(self.mounts, 0o755)
+        self.config_path = self._write_config()
+
+    def _write_config(self):
+        sections = {
+            "server": {"listen": "127.0.0.1", "port": 0, "socket": self.socket, "state": self.state,
+                       "mount_base": self.mounts, "host": self.local_host},
+            "tls": {"certificate": os.path.join(self.pki.dir, "server.crt"),
+                    "key": os.path.join(self.pki.dir, "server.key"), "client_ca": self.pki.ca},
+        }
+        path = os.path.join(self.dir, "smapid.conf")
+        with open(path, "w", encoding="ascii") as out:
+            for section, keys in sections.items():
+                out.write(f"[{section}]\n")
+                out.writelines(f"{key} = {value}\n" for key, value in keys.items())
+        return path
+
+    # Life of the daemon.
+
+    def launch(self, point=None, **settings):
+        """Starts it and does not wait. point: SMAPI_POINT; settings: section__key=value for --set."""
+        assert self.process is None, "it runs already"
+        for client in self.clients:
+            client.close()
+        environment = {k: v for k, v in os.environ.items() if k != "SMAPI_POINT"}
+        if point:
+            environment["SMAPI_POINT"] = point
+        argv = [program("smapid"), "--config", self.config_path]
+        for name, value in settings.items():
+            argv += ["--set", f"{name.replace('__', '.', 1)}={value}"]
+        self._log_start = os.path.getsize(self.log_path) if os.path.exists(self.log_path) else 0
+        with open(self.log_path, "ab") as log:
+            self.process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment)
+
+    def start(self, point=None, **settings):
+        """Starts it and waits until it serves and every SR's recovery has been tried."""
+        self.launch(point, **settings)
+        if not self.wait_ready():
+            raise AssertionError(f"smapid ended with {self.end_status()} while starting:\n{self.log()}")
+        return self
+
+    def wait_ready(self):
+        """True once it is ready, False when it died before."""
+        deadline = time.monotonic() + self.START_SECONDS
+        while self.process.poll() is None:
+            if time.monotonic() > deadline:
+                raise AssertionError(f"smapid is not ready after {self.START_SECONDS} s:\n{self.log()}")
+            if self._listening() and self._ready():
+                return True
+            time.sleep(0.005)
+        return False
+
+    def _listening(self):
+        line = re.search(r"^.*\bready\b.*$", self.log(), re.M)
+        port = line and re.search(r"(?:port[ =]|127\.0\.0\.1:)(\d+)", line.group())
+        if port:
+            self.port = int(port.group(1))
+        return bool(line)
+
+    def _ready(self):
+        try:
+            client = UnixClient(self)
+            with contextlib.closing(client):
+                return client.get("/readyz").status == 200
+        except (OSError, EOFError):
+            return False
+        except Exception as broken:  # http.client: it died while answering
+            if type(broken).__module__ == "http.client":
+                return False
+            raise
+
+    def log(self):
+        """What this start has logged so far."""
+        with open(self.log_path, encoding="utf-8", errors="replace") as text:
+            text.seek(self._log_start)
+            return text.read()
+
+    def alive(self):
+        return self.process is not None and self.process.poll() is None
+
+    def end_status(self, seconds=20):
+        """Waits for it to end by itself; the exit status, negative for a signal."""
+        status = self.process.wait(seconds)
+        self.process = None
+        return status
+
+    def died(self, seconds=20):
+        """Whether it died of SIGKILL, as an armed point makes it."""
+        return self.end_status(seconds) == -signal.SIGKILL
+
+    def kill9(self):
+        os.kill(self.process.pid, signal.SIGKILL)
+        self.end_status()
+
+    def stop(self):
+        """Ends it in order; it must agree."""
+        os.kill(self.process.pid, signal.SIGTERM)
+        status = self.end_status()
+        alarm = ALARMS.search(self.log())
+        assert status == 0 and not alarm, f"smapid ended with {status}:\n{self.log()[-4000:]}"
+
+    def end(self):
+        """Ends it by kill -9 if it still runs."""
+        if self.alive():
+            self.kill9()
+        self.process = None
+
+    def restart(self, **settings):
+        self.stop()
+        return self.start(**settings)
+
+    def close(self):
+        """Stops what runs and removes everything."""
+        try:
+            if self.alive():
+                self.stop()
+        finally:
+            self.end()
+            for client in self.clients:
+                client.close()
+            shutil.rmtree(self.dir, ignore_errors=True)
+
+    def resident_kib(self):
+        with open(f"/proc/{self.process.pid}/status", encoding="ascii") as status:
+            return int(re.search(r"VmRSS:\s*(\d+)", status.read()).group(1))
+
+    # Who calls.
+
+    def _keep(self, client):
+        self.clients.append(client)
+        return client
+
+    def unix(self, dialect="spec"):
+        return self._keep(UnixClient(self, dialect))
+
+    def tls(self, role, name, dialect="spec"):
+        return self._keep(TlsClient(self, self.pki.identity(role, name), dialect))
+
+    def host(self, host, dialect="spec"):
+        return self.tls("host", host, dialect)
+
+    def admin(self):
+        return self.tls("admin", "alice")
+
+    def operator(self):
+        return self.tls("operator", "olga")
+
+    def reader(self):
+        return self.tls("reader", "rita")
+
+    def curl(self, host, dialect="spec"):
+        return self._keep(CurlClient(self, self.pki.identity("host", host), dialect))
+
+    def proxy(self, host):
+        return self._keep(ProxyClient(self.host(host)))
+
+    # Places.
+
+    def repository(self, kind, client=None, location=None):
+        """An SR that does not exist yet, with a place for it."""
+        sr = new_uuid()
+        config = {}
+        if kind == "file":
+            config["location"] = location or os.path.join(self.dir, f"place-{sr[:8]}")
+        elif kind != "dummy":
+            raise LookupError(f"no place is known for an SR of type {kind}")
+        return Repository(client or self.unix(), kind, sr, config)
+
+
+class Repository:
+    """An SR as one client sees it: sr("vdi_create", "2097152", name=…) fills in what every call carries."""
+
+    def __init__(self, client, kind, uuid, config):
+        self.client, self.kind, self.uuid, self.config = client, kind, uuid, config
+
+    def by(self, client):
+        """The same SR, called by another."""
+        return Repository(client, self.kind, self.uuid, self.config)
+
+    @property
+    def location(self):
+        return self.config["location"]
+
+    def __call__(self, method, *args, op=None, dialect=None, **keys):
+        keys = {"sr_uuid": self.uuid, "device_config": self.config, **keys}
+        return self.client.call(method, path=f"/sm/{self.kind}", op=op, dialect=dialect, args=list(args), **keys)
+
+    def body(self, method, *args, **keys):
+        """The bytes of such a call, for Client.post."""
+        from client import BODIES
+        keys = {"sr_uuid": self.uuid, "device_config": self.config, "args": list(args), **keys}
+        return BODIES[self.client.dialect](method, keys)
+
+    def made(self):
+        """Created, and attached to the caller."""
+        self("sr_create", "0")
+        self("sr_attach")
+        return self
+
+    def disk(self, size=4 * MIB, *more, **keys):
+        """The uuid of a new disk."""
+        return self("vdi_create", str(size), *more, **keys)["uuid"]
+
+    def probe(self):
+        return self.client.call("sr_probe", path=f"/sm/{self.kind}", args=[], device_config=self.config)
+
+    def page(self, **keys):
+        """One answer of smapi.sr_contents."""
+        return self.client.call("smapi.sr_contents", dialect="spec", sr_uuid=self.uuid, **keys)
+
+    def contents(self):
+        """Rows of all its disks, by uuid."""
+        disks, after = {}, ""
+        while True:
+            page = self.page(limit=1000, after=after)
+            disks.update((row["uuid"], row) for row in page["vdis"])
+            after = page["next"]
+            if not after:
+                return disks
+
+    def epoch(self):
+        """Of the activation that was just answered."""
+        return int(self.client.last.header("X-SMAPI-Epoch"))
+
+    def activated(self, vdi, writable="true"):
+        """Attaches and activates; the epoch."""
+        self("vdi_attach", writable, vdi_uuid=vdi)
+        self("vdi_activate", writable, vdi_uuid=vdi)
+        return self.epoch()
+
+    def released(self, vdi):
+        self("vdi_deactivate", vdi_uuid=vdi)
+        self("vdi_detach", vdi_uuid=vdi)
+
+    # What a file SR's directory holds.
+
+    def names(self):
+        return set(os.listdir(self.location))
+
+    def images(self):
+        """uuids of the disks whose images are there."""
+        found = (re.fullmatch(r"([0-9a-f-]{36})\.(raw|vhd)", name) for name in self.names())
+        return {match.group(1) for match in found if match}
+
+    def litter(self):
+        """Our own names that belong to no disk: unpublished images, doomed ones, sidecars without an image."""
+        images = self.images()
+        return {name for name in self.names()
+                if name.endswith(".smapi") and name != "sr.smapi" and name.removesuffix(".smapi") not in images}
+
+
+class LabTest(unittest.TestCase):
+    """Tests that share one running smapid per class. SRs are new for each test."""
+
+    maxDiff = None
+
+    @classmethod
+    def setUpClass(cls):
+        cls.lab = Lab().start()
+
+    @classmethod
+    def tearDownClass(cls):
+        cls.lab.close()
+
+    @contextlib.contextmanager
+    def refused(self, code, *naming):
+        """The block ends with this fault, whose sentence holds each of these texts."""
+        try:
+            yield
+        except Fault as fault:
+            self.assertEqual(fault.code, code, fault.text)
+            for text in naming:
+                self.assertIn(text, fault.text)
+        else:
+            self.fail(f"not refused with {code}")
+
+
+KINDS = ("file", "dummy")

@@ -1,0 +1,147 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""The medium is authoritative: markers, owners, adoption, images that come and go, and a lost database."""
+import os
+import shutil
+import unittest
+
+from lab import MIB, Lab, LabTest, new_uuid
+
+
+def raw_image(directory, size=2 * MIB):
+    """An image as another storage manager leaves it; its uuid."""
+    vdi = new_uuid()
+    with open(os.path.join(directory, vdi + ".raw"), "wb") as image:
+        image.truncate(size)
+    return vdi
+
+
+class Markers(LabTest):
+    def test_an_sr_without_its_marker_is_unavailable_and_never_an_empty_list(self):
+        sr = self.lab.repository("file").made()
+        vdi = sr.disk()
+        marker = os.path.join(sr.location, "sr.smapi")
+        os.rename(marker, marker + ".away")
+        for method, *args in (["sr_scan"], ["sr_update"], ["vdi_create", str(4 * MIB)]):
+            with self.subTest(method=method), self.refused(47, "marker"):
+                sr(method, *args)
+        os.rename(marker + ".away", marker)
+        sr("sr_attach")
+        sr("sr_scan")
+        self.assertEqual(set(sr.contents()), {vdi})
+
+    def test_a_place_that_was_replaced_is_unavailable(self):
+        sr = self.lab.repository("file").made()
+        vdi = sr.disk()
+        os.rename(sr.location, sr.location + ".away")
+        os.mkdir(sr.location)
+        with self.refused(47):
+            sr("sr_scan")
+        os.rmdir(sr.location)
+        os.rename(sr.location + ".away", sr.location)
+        sr("sr_scan")
+        self.assertEqual(set(sr.contents()), {vdi})
+
+    def test_the_marker_of_another_sr_is_refused(self):
+        first, second = (self.lab.repository("file").made() for _ in range(2))
+        second("sr_detach")
+        second.config["location"] = first.location
+        with self.refused(47, first.uuid):
+            second("sr_attach")
+
+    def test_an_sr_of_another_owner_is_in_use(self):
+        sr = self.lab.repository("file").made()
+        other = Lab()
+        try:
+            other.start()
+            with self.refused(16):
+                sr.by(other.unix())("sr_attach")
+        finally:
+            other.close()
+        sr("sr_scan")
+
+
+class Adoption(LabTest):
+    def test_images_of_another_manager_are_adopted_under_the_uuid_of_the_call(self):
+        sr = self.lab.repository("file")
+        os.mkdir(sr.location)
+        vdi = raw_image(sr.location)
+        sr("sr_attach")
+        sr("sr_scan")
+        self.assertEqual(set(sr.contents()), {vdi})
+        self.assertIn("sr.smapi", sr.names())
+
+    def test_an_empty_place_is_adopted_only_on_demand(self):
+        sr = self.lab.repository("file")
+        os.mkdir(sr.location)
+        with self.refused(47, "adopt"):
+            sr("sr_attach")
+        self.assertEqual(sr.names(), set())
+        sr.config["adopt"] = "true"
+        sr("sr_attach")
+        self.assertEqual(sr.contents(), {})
+
+    def test_a_place_that_is_not_there_is_not_made_by_attach(self):
+        sr = self.lab.repository("file")
+        with self.refused(47):
+            sr("sr_attach")
+        self.assertFalse(os.path.exists(sr.location))
+
+
+class Scans(LabTest):
+    def test_a_scan_finds_what_came_and_forgets_what_went_and_deletes_nothing(self):
+        sr = self.lab.repository("file").made()
+        stays, goes = sr.disk(), sr.disk()
+        for name in sr.names():
+            if name.startswith(goes):
+                os.rename(os.path.join(sr.location, name), os.path.join(self.lab.dir, name))
+        comes = raw_image(sr.location)
+        before = sr.names()
+        sr("sr_scan")
+        self.assertEqual(set(sr.contents()), {stays, comes})
+        self.assertLessEqual(before, sr.names())
+
+    def test_an_introduced_image_is_served_at_once(self):
+        sr = self.lab.repository("file").made()
+        vdi = raw_image(sr.location)
+        info = sr("vdi_introduce", vdi_location=vdi, new_uuid=vdi, vdi_sm_config={})
+        self.assertEqual(info["uuid"], vdi)
+        sr("vdi_attach", "true", vdi_uuid=vdi)
+
+    def test_a_damaged_image_is_told_and_hides_no_other(self):
+        sr = self.lab.repository("file").made()
+        good, bad = sr.disk(), new_uuid()
+        with open(os.path.join(sr.location, bad + ".vhd"), "wb") as image:
+            image.write(b"no image at all")
+        sr("sr_scan")
+        self.assertIn(good, sr.contents())
+        with self.refused(46):
+            sr("vdi_attach", "true", vdi_uuid=bad)
+        sr("vdi_attach", "true", vdi_uuid=good)
+
+
+class LostDatabase(LabTest):
+    def test_the_same_disks_and_labels_come_back_from_the_medium(self):
+        sr = self.lab.repository("file").made()
+        labels = {sr.disk(4 * MIB, f"label {n}", f"words {n}"): f"label {n}" for n in range(3)}
+        before = {vdi: (row["label"], row["description"], row["size"]) for vdi, row in sr.contents().items()}
+        self.assertEqual({vdi: row[0] for vdi, row in before.items()}, labels)
+        self.lab.stop()
+        shutil.rmtree(self.lab.state)
+        os.mkdir(self.lab.state, 0o700)
+        self.lab.start()
+        sr("sr_attach")
+        sr("sr_scan")
+        after = {vdi: (row["label"], row["description"], row["size"]) for vdi, row in sr.contents().items()}
+        self.assertEqual(after, before)
+
+    def test_a_restart_keeps_what_was_attached(self):
+        for kind in ("file", "dummy"):
+            sr = self.lab.repository(kind).made()
+            vdi = sr.disk(4 * MIB, "label")
+            self.lab.restart()
+            self.assertEqual(sr.contents()[vdi]["label"], "label")
+            sr("vdi_attach", "true", vdi_uuid=vdi)
+
+
+if __name__ == "__main__":
+    unittest.main()

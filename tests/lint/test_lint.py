@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""This tree keeps the rules of rules.py, and each rule catches what it is there for: violations are planted in a copy
+of the tree and must be complained about, at the place where they were planted and nowhere else."""
+import os
+import shutil
+import sys
+import tempfile
+import unittest
+
+sys.dont_write_bytecode = True
+HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path.insert(0, HERE)
+import rules
+
+ROOT = os.path.dirname(os.path.dirname(HERE))
+SPDX = "/* SPDX-License-Identifier: LGPL-2.1-or-later */\n"
+PLANTED_FILE = "planted"
+
+# rule, file to write, its text (SPDX added to C), word the complaint must hold
+PLANTED = (
+    (rules.layers, "server/base/planted.c", '#include "store/store.h"\n', "may not include"),
+    (rules.layers, "server/base/planted.h", '#include "server/wire/value.h"\n', "may not include"),
+    (rules.layers, "server/wire/planted.c", '#include "handlers/call.h"\n', "may not include"),
+    (rules.layers, "server/planted.c", '#include "backends/images/image.h"\n', "may not include"),
+    (rules.layers, "server/bin/planted.c", '#include "backends/guard.h"\n', "may not include"),
+    (rules.layers, "server/bin/bridge_planted.c", '#include "store/store.h"\n', "may not include"),
+    (rules.layers, "store/planted.c", '#include "backends/driver.h"\n', "may not include"),
+    (rules.layers, "store/planted.c", '#include "handlers/call.h"\n', "may not include"),
+    (rules.layers, "backends/planted.c", '#include "store/store.h"\n', "may not include"),
+    (rules.layers, "backends/layouts/planted.c", '  #  include "server/wire/value.h"\n', "may not include"),
+    (rules.layers, "handlers/planted.c", '#include "server/wire/read.h"\n', "may not include"),
+    (rules.layers, "handlers/planted.c", '#include "backends/layouts/file.h"\n', "may not include"),
+    (rules.layers, "handlers/planted.c", '#include "call.h"\n', "not a path from the root"),
+    (rules.layers, "deploy/planted.c", '#include "store/store.h"\n', "no row"),
+    (rules.libraries, "server/planted.c", "#include <microhttpd.h>\n", "server/https"),
+    (rules.libraries, "server/bin/planted.c", "#include <gnutls/gnutls.h>\n", "server/https"),
+    (rules.libraries, "handlers/planted.c", "#include <sqlite3.h>\n", "store/"),
+    (rules.libraries, "server/wire/planted.c", "#include <libxml/parser.h>\n", "read.c"),
+    (rules.libraries, "server/wire/planted.h", "#include <xmlrpc-c/base.h>\n", "write.c"),
+    (rules.libraries, "store/planted.c", "#include <ini.h>\n", "config.c"),
+    (rules.libraries, "backends/planted.c", "#include <jansson.h>\n", "tools"),
+    (rules.libraries, "backends/planted.c", "#include <openssl/evp.h>\n", "request.c"),
+    (rules.libraries, "server/base/planted.c", "#include <cmocka.h>\n", "tests"),
+) + tuple(
+    (rules.forbidden, "store/planted.c", "int planted(char *a)\n{\n    return %s(a);\n}\n" % name, "calls " + name)
+    for name in rules.FORBIDDEN
+) + (
+    (rules.lengths, "handlers/planted.c", "void planted(void)\n{\n" + "    ;\n" * 101 + "}\n", "101 lines"),
+    (rules.licences, "deploy/planted.py", "print()\n", "SPDX"),
+    (rules.private_paths, "deploy/planted", "cd /wor" + "k/tree\n", "outside"),
+    (rules.private_paths, "deploy/planted.md", "see referenc" + "e/sm.md\n", "outside"),
+    (rules.unfinished, "backends/planted.c", "/* TO" + "DO: later */\n", "unfinished"),
+    (rules.formatting, "store/planted.c", "int  planted;\n", "clang-format"),
+    (rules.headers, "store/planted.h", "extern size_t planted;\n", "with gcc"),
+    (rules.headers, "store/planted.h", "extern size_t planted;\n", "with clang"),
+    (rules.headers, "store/planted.h", "enum planted { PLANTED };\n", "with gcc"),
+)
+
+# rule, file to write, its text: near to a violation, and none
+ALLOWED = (
+    (rules.layers, "handlers/planted.c", '#include "backends/guard.h"\n#include "server/wire/value.h"\n'),
+    (rules.layers, "tests/planted.c", '#include "backends/images/image.h"\n'),
+    (rules.libraries, "store/planted.c", "#include <sqlite3.h>\n"),
+    (rules.forbidden, "store/planted.c", '/* system() */ // gets()\nconst char *a = "popen(x)";\nint file_system(int a);\n'),
+    (rules.lengths, "handlers/planted.c", "void planted(void)\n{\n" + "    ;\n" * 100 + "}\n"),
+    (rules.private_paths, "deploy/planted", "the net" + "work/host\n"),
+)
+
+
+class Tree(unittest.TestCase):
+    pass
+
+
+def keeps(rule):
+    def test(self):
+        self.assertEqual(list(rule(ROOT)), [])
+    return test
+
+
+for one in rules.RULES:
+    setattr(Tree, "test_the_tree_keeps_" + one.__name__, keeps(one))
+
+
+class Planting(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.root = tempfile.mkdtemp(prefix="smapi-lint-")
+        for path in rules.files(ROOT, "*"):
+            target = os.path.join(cls.root, path)
+            os.makedirs(os.path.dirname(target), exist_ok=True)
+            if not path.startswith("tests/") or path.endswith((".h", ".md")):
+                shutil.copyfile(os.path.join(ROOT, path), target)
+        shutil.copyfile(os.path.join(ROOT, ".clang-format"), os.path.join(cls.root, ".clang-format"))
+
+    @classmethod
+    def tearDownClass(cls):
+        shutil.rmtree(cls.root)
+
+    def complaints(self, rule, path, text):
+        """About the planted file, while it is there."""
+        target = os.path.join(self.root, path)
+        os.makedirs(os.path.dirname(target), exist_ok=True)
+        with open(target, "w") as f:
+            f.write((SPDX if path.endswith((".c", ".h")) else "") + text)
+        try:
+            return [c for c in rule(self.root) if PLANTED_FILE in c.split(":")[0]]
+        finally:
+            os.unlink(target)
+
+    def test_every_rule_is_planted_against(self):
+        self.assertEqual({r for r, *_ in PLANTED} | {rules.readmes}, set(rules.RULES))
+
+    def test_every_row_of_the_library_table_is_planted_against_or_unused(self):
+        planted = "".join(text for rule, _, text, _ in PLANTED if rule is rules.libraries)
+        for library, _ in rules.LIBRARIES[:8]:
+            self.assertIn("<" + library.rstrip("*"), planted)
+
+    def test_planted_violations_are_caught(self):
+        for rule, path, text, word in PLANTED:
+            with self.subTest(rule=rule.__name__, path=path, text=text[:60]):
+                found = self.complaints(rule, path, text)
+                self.assertTrue(any(word in c for c in found), found)
+
+    def test_what_only_looks_like_a_violation_is_none(self):
+        for rule, path, text in ALLOWED:
+            with self.subTest(rule=rule.__name__, path=path):
+                self.assertEqual(self.complaints(rule, path, text), [])
+
+    def test_a_missing_readme_is_caught(self):
+        paths = [os.path.join(self.root, top, "README.md") for top in rules.TOP]
+        for path in paths:
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            with open(path, "a") as f:
+                f.write("words\n")
+        for top, path in zip(rules.TOP, paths):
+            os.rename(path, path + ".away")
+            self.assertEqual(list(rules.readmes(self.root)), ["%s/README.md:1: missing or empty" % top])
+            os.rename(path + ".away", path)
+
+
+if __name__ == "__main__":
+    unittest.main()
