@@ -276,6 +276,17 @@ int backend_sr_scan(struct sr *sr, const struct vdi_list *known, struct arena *a
     return 0;
 }
 
+int backend_sr_totals(struct sr *sr, struct sr_totals *out, struct fault *f)
+{
+    struct sr_totals now = {0};
+    if (backend_sr_check(sr, f) < 0)
+        return -1;
+    if (result(sr, "sr_totals", sr->type->layout->sr_totals(sr, &now, f), f) < 0)
+        return -1;
+    *out = now;
+    return 0;
+}
+
 int backend_sr_probe(const struct sr_type *type, const struct pairs *config, const struct backend_settings *settings,
                      struct arena *a, struct found_list *out, struct fault *f)
 {

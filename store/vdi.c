@@ -173,6 +173,12 @@ int store_vdi_count(struct txn *t, const struct uuid *sr, uint64_t *out, struct 
     return read_count(&q, out, f);
 }
 
+int store_vdi_allocation(struct txn *t, const struct uuid *sr, uint64_t *out, struct fault *f)
+{
+    AUTO_QUERY struct query q = QUERY(t, vdi_allocation, as_uuid(sr));
+    return read_count(&q, out, f);
+}
+
 int store_vdi_children(struct txn *t, const struct uuid *sr, const struct uuid *vdi, uint64_t *out, struct fault *f)
 {
     AUTO_QUERY struct query q = QUERY(t, vdi_children, as_uuid(sr), as_uuid(vdi));
