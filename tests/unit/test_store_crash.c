@@ -42,6 +42,8 @@ static int put_disk(struct txn *t, void *arg, struct fault *f)
     struct uuid sr = uuid_of(SR_A);
     struct vdi v = vdi_numbered(p->number);
     AUTO_FREE char *label = calloc(1, p->label + 1);
+    if (!label)
+        abort();
     v.label = memset(label, 'x', p->label);
     return store_vdi_put(t, &sr, &v, f);
 }
