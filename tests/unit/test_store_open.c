@@ -247,7 +247,7 @@ static void a_second_process_is_refused_at_once_with_the_pid_of_the_first(void *
     int ready[2];
     char answer = 0, pid_text[32];
     assert_int_equal(pipe(ready), 0);
-    pid_t child = fork();
+    pid_t child = fork_child();
     if (child == 0)
         run_holder(s->state, ready[1]);
     assert_int_equal(read(ready[0], &answer, 1), 1);

@@ -331,7 +331,7 @@ static int write_inside(struct txn *t, void *arg, struct fault *f)
 /* A child that does something a caller must not: how it ended. */
 static int status_of(const char *dir, bool inside)
 {
-    pid_t child = fork();
+    pid_t child = fork_child();
     if (child == 0) {
         struct rlimit none = {0, 0};
         struct fault f;
