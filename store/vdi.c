@@ -104,7 +104,7 @@ int store_vdi_list(struct txn *t, const struct uuid *sr, const struct uuid *afte
     return 0;
 }
 
-/* Why the row was refused: the names of the constraints say it. */
+/* In words of disks and SRs why the row was refused. */
 static int put_refused(struct txn *t, const struct uuid *sr, const struct vdi *vdi, struct fault *f)
 {
     if (t->refused == REFUSED_UNIQUE)
