@@ -39,7 +39,7 @@ LIBRARIES = (
     ("libxml/*", ("server/wire/read.c",)),
     ("xmlrpc*", ("server/wire/write.c",)),
     ("ini.h", ("server/config.c",)),
-    ("jansson.h", ("backends/tools/*",)),
+    ("jansson.h", ("backends/tools/*", "backends/layouts/file_sidecar.c")),
     ("openssl/*", ("server/request.c", "handlers/use.c", "server/upstream/*")),
     ("curl/*", ("server/upstream/*",)),
     ("libmount/*", ("backends/tools/*",)),
