@@ -22,32 +22,41 @@ struct scanned {
     struct image_info info;
     const char *damage; /* in the call's arena; NULL for a sound one */
     bool believed;      /* sound, and old enough to be taken from here next time */
+    uint32_t row;       /* where its row stood among the known ones: a guess for the next time */
+};
+
+/* A place of the index: position in items and the hash, so that a look-up seldom touches an item that is not it. */
+struct place_of {
+    uint32_t hash, at; /* at: 1 + position, 0 for a free place */
 };
 
 /* Images in the order they were read, with an index by uuid. malloc'd. */
 struct scan_cache {
     struct scanned *items;
     size_t count, room;
-    uint32_t *index; /* 1 + position in items, 0 for free; mask + 1 places, at least twice the count */
+    struct place_of *index; /* mask + 1 places, at least twice the room */
     size_t mask;
 };
 
 /* ------------------------------------------------------------------ index by uuid */
 
 /* Every digit counts: uuids of tests and of careless makers differ in few of them. */
-static size_t uuid_hash(const struct uuid *u)
+static uint32_t uuid_hash(const struct uuid *u)
 {
-    uint64_t part[4], h = 0;
-    memcpy(&part[0], u->text, 8);
-    memcpy(&part[1], u->text + 9, 8);
-    memcpy(&part[2], u->text + 17, 8);
-    memcpy(&part[3], u->text + 28, 8);
-    uint64_t last;
-    memcpy(&last, u->text + 24, 8);
-    for (int i = 0; i < 4; i++)
-        h = (h ^ part[i]) * UINT64_C(0x9e3779b97f4a7c15) ^ (h >> 29);
-    h = (h ^ last) * UINT64_C(0x9e3779b97f4a7c15);
-    return (size_t) (h ^ (h >> 32));
+    static const size_t starts[] = {0, 8, 16, 24, 28};
+    uint64_t h = 0;
+    for (size_t i = 0; i < COUNT_OF(starts); i++) {
+        uint64_t part;
+        memcpy(&part, u->text + starts[i], sizeof part);
+        h = (h ^ part) * UINT64_C(0x9e3779b97f4a7c15);
+        h ^= h >> 29;
+    }
+    return (uint32_t) (h ^ (h >> 32));
+}
+
+static bool same_uuid(const struct uuid *a, const struct uuid *b)
+{
+    return memcmp(a->text, b->text, UUID_TEXT) == 0;
 }
 
 static size_t places_for(size_t count)
@@ -59,17 +68,17 @@ static size_t places_for(size_t count)
 }
 
 /* The place of uuid in the index: where it is, or the free one where it belongs. */
-static uint32_t *cache_place(const struct scan_cache *c, const struct uuid *uuid)
+static struct place_of *cache_place(const struct scan_cache *c, const struct uuid *uuid, uint32_t hash)
 {
-    size_t at = uuid_hash(uuid) & c->mask;
-    while (c->index[at] && !uuid_equal(&c->items[c->index[at] - 1].uuid, uuid))
+    size_t at = hash & c->mask;
+    while (c->index[at].at && (c->index[at].hash != hash || !same_uuid(&c->items[c->index[at].at - 1].uuid, uuid)))
         at = (at + 1) & c->mask;
     return &c->index[at];
 }
 
 static struct scanned *cache_find(const struct scan_cache *c, const struct uuid *uuid)
 {
-    uint32_t at = c ? *cache_place(c, uuid) : 0;
+    uint32_t at = c ? cache_place(c, uuid, uuid_hash(uuid))->at : 0;
     return at ? &c->items[at - 1] : NULL;
 }
 
@@ -80,14 +89,16 @@ static void *must(void *p)
     return p;
 }
 
-static void cache_index(struct scan_cache *c, size_t room)
+static void cache_index(struct scan_cache *c)
 {
-    size_t places = places_for(room);
+    size_t places = places_for(c->room);
     free(c->index);
     c->index = must(calloc(places, sizeof *c->index));
     c->mask = places - 1;
-    for (size_t i = 0; i < c->count; i++)
-        *cache_place(c, &c->items[i].uuid) = (uint32_t) i + 1;
+    for (size_t i = 0; i < c->count; i++) {
+        uint32_t hash = uuid_hash(&c->items[i].uuid);
+        *cache_place(c, &c->items[i].uuid, hash) = (struct place_of){hash, (uint32_t) i + 1};
+    }
 }
 
 static struct scan_cache *cache_new(size_t room)
@@ -95,7 +106,7 @@ static struct scan_cache *cache_new(size_t room)
     struct scan_cache *c = must(calloc(1, sizeof *c));
     c->room = room;
     c->items = must(malloc(room * sizeof *c->items));
-    cache_index(c, room);
+    cache_index(c);
     return c;
 }
 
@@ -114,16 +125,22 @@ static void own_cache(struct scan_cache **c)
 }
 #define AUTO_CACHE __attribute__((cleanup(own_cache)))
 
-static struct scanned *cache_add(struct scan_cache *c, const struct uuid *uuid)
+/* The item of uuid, blank and *added when it was not there. */
+static struct scanned *cache_put(struct scan_cache *c, const struct uuid *uuid, bool *added)
 {
     if (c->count == c->room) {
         c->room *= 2;
         c->items = must(realloc(c->items, c->room * sizeof *c->items));
-        cache_index(c, c->room);
+        cache_index(c);
     }
+    uint32_t hash = uuid_hash(uuid);
+    struct place_of *place = cache_place(c, uuid, hash);
+    *added = place->at == 0;
+    if (!*added)
+        return &c->items[place->at - 1];
     struct scanned *s = &c->items[c->count++];
     *s = (struct scanned){.uuid = *uuid};
-    *cache_place(c, uuid) = (uint32_t) c->count;
+    *place = (struct place_of){hash, (uint32_t) c->count};
     return s;
 }
 
@@ -135,6 +152,7 @@ struct pass {
     struct arena *a;
     const struct scan_cache *before; /* or NULL */
     struct scan_cache *now;
+    size_t next;     /* position in before of the image that is expected: directories keep their order */
     int64_t started; /* CLOCK_REALTIME seconds: the clock of the file's times, near enough */
 };
 
@@ -150,9 +168,8 @@ static bool same_time(const struct timespec *a, const struct timespec *b)
 }
 
 /* Takes over what was read of this very file before. */
-static bool recall(const struct pass *p, struct scanned *s, const struct stat *st)
+static bool recall(const struct scanned *old, struct scanned *s, const struct stat *st)
 {
-    const struct scanned *old = cache_find(p->before, &s->uuid);
     if (!old || !old->believed || old->format != s->format || old->inode != st->st_ino || old->length != st->st_size ||
         !same_time(&old->modified, &st->st_mtim) || !same_time(&old->changed, &st->st_ctim))
         return false;
@@ -184,11 +201,10 @@ static void read_image(struct pass *p, struct scanned *s, const char *name)
 }
 
 /* A file that was not there before is opened at once if the directory calls it a plain one; a device never is. */
-static void look_at(struct pass *p, struct scanned *s, const struct dirent *e)
+static void look_at(struct pass *p, struct scanned *s, const struct scanned *old, const struct dirent *e)
 {
     struct stat st;
-    bool plain = e->d_type == DT_REG;
-    if (plain && !cache_find(p->before, &s->uuid)) {
+    if (e->d_type == DT_REG && !old) {
         read_image(p, s, e->d_name);
         return;
     }
@@ -199,26 +215,46 @@ static void look_at(struct pass *p, struct scanned *s, const struct dirent *e)
     const char *wrong = image_wrong(&st);
     if (wrong)
         damaged(p, s, wrong);
-    else if (!recall(p, s, &st))
+    else if (!recall(old, s, &st))
         read_image(p, s, e->d_name);
+}
+
+/* Whether a name is that of an image, and what was read of it before (NULL for nothing). */
+static const struct image_format *know_image(struct pass *p, const char *name, struct uuid *uuid,
+                                             const struct scanned **old)
+{
+    const struct scanned *guess = p->before && p->next < p->before->count ? &p->before->items[p->next] : NULL;
+    if (guess && strncmp(name, guess->uuid.text, UUID_TEXT) == 0 &&
+        strcmp(name + UUID_TEXT, guess->format->suffix) == 0) {
+        p->next++;
+        *uuid = guess->uuid;
+        *old = guess;
+        return guess->format;
+    }
+    const struct image_format *format = image_format_of_file(name, uuid);
+    *old = format ? cache_find(p->before, uuid) : NULL;
+    if (*old)
+        p->next = (size_t) (*old - p->before->items) + 1;
+    return format;
 }
 
 static int take_entry(struct pass *p, const struct dirent *e, struct fault *f)
 {
     struct uuid uuid;
-    const struct image_format *format = image_format_of_file(e->d_name, &uuid);
+    const struct scanned *old;
+    bool added;
+    const struct image_format *format = know_image(p, e->d_name, &uuid, &old);
     if (!format)
         return 0;
-    struct scanned *twice = cache_find(p->now, &uuid);
-    if (twice) {
-        damaged(p, twice, "it has images of more than one format");
-        return 0;
-    }
     if (p->now->count == IMAGES_MAX)
         return fault_set(f, FAULT_SRScan, "more than %d images in one SR", IMAGES_MAX);
-    struct scanned *s = cache_add(p->now, &uuid);
+    struct scanned *s = cache_put(p->now, &uuid, &added);
+    if (!added) {
+        damaged(p, s, "it has images of more than one format");
+        return 0;
+    }
     s->format = format;
-    look_at(p, s, e);
+    look_at(p, s, old, e);
     return 0;
 }
 
@@ -239,28 +275,40 @@ static int read_directory(struct sr *sr, struct pass *p, struct fault *f)
 
 /* ------------------------------------------------------------------ rows and images together */
 
-/* Rows by uuid, in the arena. */
+/* Rows by uuid, in the arena; the index is made when the first guess fails. */
 struct rows {
     const struct vdi_list *list;
-    uint32_t *index;
+    struct arena *a;
+    uint32_t *index; /* 1 + position in list, 0 for free; or NULL */
     size_t mask;
 };
 
 static uint32_t *rows_place(const struct rows *r, const struct uuid *uuid)
 {
     size_t at = uuid_hash(uuid) & r->mask;
-    while (r->index[at] && !uuid_equal(&r->list->items[r->index[at] - 1].uuid, uuid))
+    while (r->index[at] && !same_uuid(&r->list->items[r->index[at] - 1].uuid, uuid))
         at = (at + 1) & r->mask;
     return &r->index[at];
 }
 
-static struct rows rows_of(const struct vdi_list *list, struct arena *a)
+static void rows_index(struct rows *r)
 {
-    size_t places = places_for(list->count);
-    struct rows r = {.list = list, .index = ARENA_ARRAY(a, uint32_t, places), .mask = places - 1};
-    for (size_t i = 0; i < list->count; i++)
-        *rows_place(&r, &list->items[i].uuid) = (uint32_t) i + 1;
-    return r;
+    size_t places = places_for(r->list->count);
+    r->index = ARENA_ARRAY(r->a, uint32_t, places);
+    r->mask = places - 1;
+    for (size_t i = 0; i < r->list->count; i++)
+        *rows_place(r, &r->list->items[i].uuid) = (uint32_t) i + 1;
+}
+
+static const struct vdi *rows_find(struct rows *r, struct scanned *s)
+{
+    if (s->row < r->list->count && same_uuid(&r->list->items[s->row].uuid, &s->uuid))
+        return &r->list->items[s->row];
+    if (!r->index)
+        rows_index(r);
+    uint32_t at = *rows_place(r, &s->uuid);
+    s->row = at ? at - 1 : 0;
+    return at ? &r->list->items[at - 1] : NULL;
 }
 
 static void describe_damaged(const struct scanned *s, const struct vdi *known, struct arena *a, struct vdi *out)
@@ -281,13 +329,12 @@ static void describe_damaged(const struct scanned *s, const struct vdi *known, s
 static uint64_t report(const struct pass *p, const struct vdi_list *known, struct vdi_list *out)
 {
     const struct scan_cache *c = p->now;
-    struct rows rows = rows_of(known, p->a);
+    struct rows rows = {.list = known, .a = p->a};
     struct vdi_list list = {.items = ARENA_ARRAY(p->a, struct vdi, c->count), .room = c->count};
     uint64_t sum = 0;
     for (size_t i = 0; i < c->count; i++) {
-        const struct scanned *s = &c->items[i];
-        uint32_t at = *rows_place(&rows, &s->uuid);
-        const struct vdi *row = at ? &known->items[at - 1] : NULL;
+        struct scanned *s = &c->items[i];
+        const struct vdi *row = rows_find(&rows, s);
         if (row && (row->state == VDI_CREATING || row->state == VDI_DELETING))
             continue;
         struct vdi *vdi = &list.items[list.count++];

@@ -42,7 +42,14 @@ static inline void shell(const char *fmt, ...)
     va_start(args, fmt);
     vsnprintf(command, sizeof command, fmt, args);
     va_end(args);
-    assert_int_equal(system(command), 0);
+    int status = -1;
+    pid_t child = fork();
+    if (child == 0) {
+        execl("/bin/sh", "sh", "-c", command, NULL);
+        _exit(127);
+    }
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_int_equal(status, 0);
 }
 
 /* The SR as a daemon that just started has it. */
