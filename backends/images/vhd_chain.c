@@ -220,14 +220,16 @@ static int read_block(struct vhd_chain *chain, size_t depth, unsigned char *out,
 static int read_level(struct vhd_chain *chain, size_t depth, unsigned char *out, uint64_t length, uint64_t offset,
                       struct fault *f)
 {
-    struct vhd_level *level = depth < chain->depth ? chain->levels[depth] : NULL;
-    uint64_t size = level ? level->image.footer.size : 0, there = offset < size ? size - offset : 0;
+    if (depth == chain->depth) {
+        memset(out, 0, (size_t) length);
+        return 0;
+    }
+    struct vhd_level *level = chain->levels[depth];
+    uint64_t size = level->image.footer.size, there = offset < size ? size - offset : 0;
     if (there < length) {
         memset(out + there, 0, (size_t) (length - there));
         length = there;
     }
-    if (length == 0)
-        return 0;
     if (level->raw || !vhd_image_sparse(&level->image))
         return read_plain(level, out, length, offset, f);
     while (length > 0) {

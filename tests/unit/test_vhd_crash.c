@@ -195,8 +195,8 @@ static void revert_now(struct scene *s)
     assert_false(has_journal(s));
 }
 
-/* Kills the grow at each write, reverts, and lets it through in the end. */
-static void grow_through_deaths(struct scene *s, uint64_t wanted)
+/* Kills the grow at each write (or at one of so many), reverts, and lets it through in the end. */
+static void grow_through_deaths(struct scene *s, uint64_t wanted, int stride)
 {
     size_t length;
     s->wanted = wanted;
@@ -206,7 +206,7 @@ static void grow_through_deaths(struct scene *s, uint64_t wanted)
     while (!run_until(n, n % 2, grow, s)) {
         revert_now(s);
         assert_bytes(s, before, length);
-        n++;
+        n += stride;
     }
     assert_true(n > 5);
     assert_false(has_journal(s));
@@ -247,31 +247,87 @@ static void write_at_new_end(struct scene *s)
     assert_sound(vhd_check(fd, &f), f);
 }
 
+enum origin { OURS, UNFINISHED, FOREIGN };
+
+/* UNFINISHED: a killed writer has left no footer at the end. FOREIGN: by a program that knows no batmap. */
+static void become(struct scene *s, enum origin origin)
+{
+    unsigned char raw[VHD_FOOTER_SIZE];
+    struct vhd_footer footer;
+    AUTO_FD int fd = kit_fd(&s->kit, &s->id);
+    uint64_t end = (uint64_t) lseek(fd, 0, SEEK_END) - sizeof raw;
+    assert_int_equal(io_read_at(fd, raw, sizeof raw, 0), 0);
+    assert_null(vhd_footer_in(raw, &footer));
+    if (origin == FOREIGN) {
+        memcpy(footer.creator, "qem2", 4);
+        vhd_footer_out(&footer, raw);
+        assert_int_equal(io_write_at(fd, raw, sizeof raw, 0), 0);
+    }
+    if (origin == UNFINISHED)
+        memset(raw, 0xc7, sizeof raw);
+    assert_int_equal(io_write_at(fd, raw, sizeof raw, end), 0);
+}
+
 static void a_grow_killed_at_any_write_reverts_byte_for_byte(void **state)
 {
     (void) state;
     static const struct {
         uint64_t blocks, wanted; /* of 2 MiB */
         bool child, filled;
+        enum origin origin;
     } cases[] = {
-        {1, 2, false, false},                                /* fits the padding */
-        {1, 512, false, false},                              /* an empty image: tables grow over the footer */
-        {3, 129, false, true},                               /* a sector more, up to the first block */
-        {3, 600, false, true},                               /* moves the first block */
-        {3, 600, true, true},                                /* and parent locators */
-        {2, 150000, true, true},                             /* 293 GiB */
-        {2, 150000, true, false}, {3, 1044480, false, true}, /* the largest, over all blocks there are */
+        {1, 2, false, false, OURS},   /* fits the padding */
+        {1, 512, false, false, OURS}, /* an empty image: tables grow over the footer */
+        {3, 129, false, true, OURS},  /* a sector more, up to the first block */
+        {3, 600, false, true, OURS},  /* moves the first block */
+        {3, 600, true, true, OURS},   /* and parent locators */
+        {3, 600, true, true, UNFINISHED}, {3, 600, false, true, FOREIGN},
+        {2, 150000, true, true, OURS}, /* 293 GiB */
+        {2, 150000, true, false, OURS},   {1, 600, false, false, UNFINISHED},
+        {3, 1044480, false, true, OURS}, /* the largest, over all blocks there are */
     };
     for (size_t i = 0; i < COUNT_OF(cases); i++) {
         struct scene s;
         scene_begin(&s, cases[i].blocks * VHD_BLOCK_SIZE, cases[i].child);
         for (uint64_t block = cases[i].blocks; cases[i].filled && block-- > 0;)
             scene_write(&s, block * 4096 + 100, 30);
-        grow_through_deaths(&s, cases[i].wanted * VHD_BLOCK_SIZE);
+        become(&s, cases[i].origin);
+        grow_through_deaths(&s, cases[i].wanted * VHD_BLOCK_SIZE, cases[i].wanted > 1000000 ? 9 : 1);
         assert_grown(&s);
         write_at_new_end(&s);
         scene_end(&s);
     }
+}
+
+/* Others set bits of full blocks, and rest on them. */
+static void a_grow_keeps_the_batmap_and_moves_what_it_says(void **state)
+{
+    (void) state;
+    struct scene s;
+    struct vhd_batmap map;
+    unsigned char raw[VHD_BATMAP_SECTOR], bits = 0x40;
+    scene_begin(&s, 3 * UINT64_C(2097152), true);
+    scene_write(&s, 4096, 4096);
+    AUTO_FD int fd = kit_fd(&s.kit, &s.id);
+    assert_int_equal(io_read_at(fd, raw, sizeof raw, 2048), 0);
+    assert_null(vhd_batmap_in(raw, &map));
+    map.checksum = ~(uint32_t) bits;
+    map.rest[0] = 1; /* the marker */
+    vhd_batmap_out(&map, raw);
+    assert_int_equal(io_write_at(fd, raw, sizeof raw, 2048), 0);
+    assert_int_equal(io_write_at(fd, &bits, 1, map.offset), 0);
+    s.wanted = 150000 * UINT64_C(2097152);
+    grow(&s);
+    assert_grown(&s);
+    assert_int_equal(io_read_at(fd, raw, sizeof raw, 1536 + vhd_padded(150000 * 4)), 0);
+    assert_null(vhd_batmap_in(raw, &map));
+    assert_int_equal(map.offset, 1536 + vhd_padded(150000 * 4) + 512);
+    assert_int_equal(map.sectors, (150000 / 8 + 511) / 512);
+    assert_int_equal(map.checksum, ~(uint32_t) bits);
+    assert_int_equal(map.rest[0], 1);
+    assert_int_equal(io_read_at(fd, raw, sizeof raw, map.offset), 0);
+    assert_int_equal(raw[0], bits);
+    scene_end(&s);
 }
 
 static void a_fixed_image_grows_and_reverts(void **state)
@@ -292,7 +348,7 @@ static void a_fixed_image_grows_and_reverts(void **state)
     assert_int_equal(io_write_at(fd, footer, sizeof footer, s.size), 0);
     scene_write(&s, 10, 8);
     scene_write(&s, s.size / SECTOR_SIZE - 1, 1);
-    grow_through_deaths(&s, 4 * VHD_BLOCK_SIZE);
+    grow_through_deaths(&s, 4 * VHD_BLOCK_SIZE, 1);
     s.model = realloc(s.model, s.wanted);
     memset(s.model + s.size, 0, s.wanted - s.size);
     kit_assert_disk(&s.kit, &s.id, s.model, s.wanted, &s.seed);
@@ -554,6 +610,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_grow_killed_at_any_write_reverts_byte_for_byte),
+        cmocka_unit_test(a_grow_keeps_the_batmap_and_moves_what_it_says),
         cmocka_unit_test(a_fixed_image_grows_and_reverts),
         cmocka_unit_test(a_revert_killed_at_any_write_can_be_repeated),
         cmocka_unit_test(a_journal_that_is_not_whole_or_not_ours_changes_nothing),

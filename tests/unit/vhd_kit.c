@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 
 void kit_open(struct kit *k)
 {
@@ -156,33 +157,81 @@ void kit_assert_disk(struct kit *k, const struct uuid *id, const unsigned char *
 
 bool kit_has(const char *program)
 {
-    char command[128];
-    snprintf(command, sizeof command, "command -v %s >/dev/null", program);
-    return system(command) == 0;
+    static const char *const places[] = {"/usr/local/bin", "/usr/bin", "/bin"};
+    char path[128];
+    for (size_t i = 0; i < COUNT_OF(places); i++) {
+        snprintf(path, sizeof path, "%s/%s", places[i], program);
+        if (access(path, X_OK) == 0)
+            return true;
+    }
+    return false;
 }
 
-void kit_assert_output(struct kit *k, const char *command, const unsigned char *expected, uint64_t size)
+/* Starts a program whose output comes out of *out. */
+static pid_t start(struct kit *k, const char *const argv[], int *out)
 {
-    char line[512];
-    unsigned char chunk[65536];
-    uint64_t at = 0;
-    snprintf(line, sizeof line, "cd %s && %s", k->path, command);
-    FILE *out = popen(line, "r");
-    assert_non_null(out);
-    for (size_t n; (n = fread(chunk, 1, sizeof chunk, out)) > 0; at += n) {
-        assert_true(n <= size - at);
-        if (memcmp(chunk, expected + at, n) != 0)
-            fail_msg("%s differs within 64 KiB of %llu", command, (unsigned long long) at);
+    int ends[2];
+    assert_int_equal(pipe2(ends, O_CLOEXEC), 0);
+    fflush(NULL);
+    pid_t child = fork();
+    assert_true(child >= 0);
+    if (child == 0) {
+        int nowhere = open("/dev/null", O_RDWR);
+        union {
+            const char *const *given;
+            char *const *wanted;
+        } args = {argv};
+        if (fchdir(k->dir) == 0 && dup2(nowhere, 0) == 0 && dup2(ends[1], 1) == 1 && dup2(nowhere, 2) == 2)
+            execvp(argv[0], args.wanted);
+        _exit(127);
     }
-    int status = pclose(out);
-    if (status != 0 || at != size)
-        fail_msg("%s, in %s: status %d after %llu of %llu bytes", command, k->path, status, (unsigned long long) at,
-                 (unsigned long long) size);
+    close(ends[1]);
+    *out = ends[0];
+    return child;
+}
+
+static void assert_success(pid_t child, const char *const argv[])
+{
+    int status;
+    assert_int_equal(waitpid(child, &status, 0), child);
+    if (!WIFEXITED(status) || WEXITSTATUS(status) != 0)
+        fail_msg("%s %s …: status %d", argv[0], argv[1], status);
+}
+
+size_t kit_output(struct kit *k, const char *const argv[], unsigned char *out, size_t size)
+{
+    unsigned char chunk[65536];
+    AUTO_FD int from = -1;
+    pid_t child = start(k, argv, &from);
+    size_t total = 0;
+    for (ssize_t n; (n = read(from, chunk, sizeof chunk)) > 0; total += (size_t) n)
+        if (total < size)
+            memcpy(out + total, chunk, (size_t) n < size - total ? (size_t) n : size - total);
+    assert_success(child, argv);
+    return total;
+}
+
+void kit_assert_output(struct kit *k, const char *const argv[], const unsigned char *expected, uint64_t size)
+{
+    AUTO_FREE unsigned char *found = malloc(size + 1);
+    assert_non_null(found);
+    assert_int_equal(kit_output(k, argv, found, size), size);
+    assert_true(memcmp(found, expected, size) == 0);
+}
+
+void kit_assert_file(struct kit *k, const char *name, const unsigned char *expected, uint64_t size)
+{
+    size_t length;
+    AUTO_FD int fd = openat(k->dir, name, O_RDONLY | O_CLOEXEC);
+    assert_true(fd >= 0);
+    AUTO_FREE unsigned char *found = kit_bytes(fd, &length);
+    assert_int_equal(length, size);
+    assert_true(memcmp(found, expected, size) == 0);
 }
 
 void kit_assert_7zz(struct kit *k, const struct uuid *id, const unsigned char *model, uint64_t size)
 {
-    char command[128];
-    snprintf(command, sizeof command, "7zz x -so %s.vhd 2>/dev/null", id->text);
-    kit_assert_output(k, command, model, size);
+    char name[64];
+    snprintf(name, sizeof name, "%s.vhd", id->text);
+    kit_assert_output(k, (const char *const[]){"7zz", "x", "-so", name, NULL}, model, size);
 }

@@ -38,8 +38,13 @@ void kit_assert_disk(struct kit *k, const struct uuid *id, const unsigned char *
 
 /* Whether a judge is installed; a test of it is skipped without it. */
 bool kit_has(const char *program);
-/* Output of a shell command line run in the directory equals these bytes. */
-void kit_assert_output(struct kit *k, const char *command, const unsigned char *expected, uint64_t size);
+/* What a program, run in the directory, writes: the first size bytes of it into out; its whole length. The test fails
+   when the program does. */
+size_t kit_output(struct kit *k, const char *const argv[], unsigned char *out, size_t size);
+/* The program writes exactly these bytes. */
+void kit_assert_output(struct kit *k, const char *const argv[], const unsigned char *expected, uint64_t size);
+/* The file in the directory holds exactly these bytes. */
+void kit_assert_file(struct kit *k, const char *name, const unsigned char *expected, uint64_t size);
 /* 7zz reads the disk of the image as the model. */
 void kit_assert_7zz(struct kit *k, const struct uuid *id, const unsigned char *model, uint64_t size);
 
