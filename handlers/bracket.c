@@ -169,10 +169,20 @@ static int finish(struct bracket *b, struct fault *f)
     return -1;
 }
 
+/* A medium that is not there is told before an intent is left open on it. Calls on the SR itself look for themselves.
+ */
+static int check_there(const struct call *c, struct fault *f)
+{
+    bool on_disk = c->turn.lock == LOCK_VDI || c->turn.lock == LOCK_SERIAL;
+    return on_disk && c->sr && c->sr->connected ? backend_sr_check(c->sr, f) : 0;
+}
+
 static int run_medium(struct bracket *b, struct fault *f)
 {
     struct call *c = b->c;
     struct store *store = b->d->settings.store;
+    if (check_there(c, f) < 0)
+        return refuse(b, f);
     if (c->method->phases->look && c->method->phases->look(b->d, c, f) < 0)
         return refuse(b, f);
     if (store_write(store, intent_work, b, f) < 0)

@@ -112,7 +112,7 @@ static int read_limits(struct page *p, struct fault *f)
     const struct smapi_sr_contents_args *args = ARGS(p->c, smapi_sr_contents);
     p->limit = args->limit ? (size_t) args->limit : PAGE;
     if (args->limit > PAGE_MAX)
-        return fault_set(f, FAULT_BadRequest, "limit must be 1 to %d", PAGE_MAX);
+        return fault_set(f, FAULT_BadRequest, "limit must not be above %d", PAGE_MAX);
     if (args->after && args->after[0] && !uuid_parse_text(args->after, &p->after))
         return fault_set(f, FAULT_BadRequest, "after must be the member next of the answer before");
     return 0;
