@@ -333,7 +333,7 @@ class Repository:
 
     def page(self, **keys):
         """One answer of smapi.sr_contents."""
-        return self.client.call("smapi.sr_contents", dialect="spec", sr_uuid=self.uuid, **keys)
+        return self.client.call("smapi.sr_contents", path=f"/sm/{self.kind}", dialect="spec", sr_uuid=self.uuid, **keys)
 
     def contents(self):
         """Rows of all its disks, by uuid."""
