@@ -26,6 +26,7 @@ struct work {
     struct vdi wanted;       /* the disk to be made */
     struct vdi done;         /* the disk as it stands after act */
     struct vdi base;         /* the base a fork leaves behind; uuid none when it left none */
+    struct deletion deleted; /* of vdi_delete: what else went, or that it stayed */
     struct vdi_list found;   /* of a scan */
     struct vdi_list known;   /* rows before the scan */
     struct sr_totals totals; /* of a scan */

@@ -71,8 +71,9 @@ int recover_call(struct dispatch *d, struct call *c, bool *done, struct fault *f
     enum settled how;
     struct work *w = c->work;
     bool connects = c->method->phases == &sr_attach_phases || c->method->phases == &sr_detach_phases;
-    int failed = connects ? settle_connection(c, &how, f)
-                          : backend_settle(c->sr, &c->plan, &w->wanted, c->arena, &how, &w->done, &w->base, f);
+    int failed = connects
+                     ? settle_connection(c, &how, f)
+                     : backend_settle(c->sr, &c->plan, &w->wanted, c->arena, &how, &w->done, &w->base, &w->deleted, f);
     (void) d;
     if (failed || how == SETTLED_STUCK)
         return -1;

@@ -224,7 +224,7 @@ static int vdi_delete_look(struct dispatch *d, struct call *c, struct fault *f)
 {
     if (store_read(d->settings.store, look_for_disk, c, f) < 0)
         return -1;
-    return c->work->vdi ? backend_vdi_locate(c->sr, c->work->vdi, &c->plan, f) : 0;
+    return c->work->vdi ? backend_vdi_locate(c->sr, c->work->vdi, c->arena, &c->plan, f) : 0;
 }
 
 static int vdi_delete_check(struct txn *t, struct call *c, struct fault *f)
@@ -245,13 +245,27 @@ static int vdi_delete_check(struct txn *t, struct call *c, struct fault *f)
 static int vdi_delete_act(struct dispatch *d, struct call *c, struct fault *f)
 {
     (void) d;
-    return backend_vdi_delete(c->sr, &c->plan, c->work->vdi, f);
+    return backend_vdi_delete(c->sr, &c->plan, c->work->vdi, c->arena, &c->work->deleted, f);
+}
+
+/* Other disks are made from it: it stays as their base. */
+static int record_kept(struct txn *t, struct call *c, struct fault *f)
+{
+    struct vdi kept = *c->work->vdi;
+    kept.state = VDI_LIVE;
+    kept.hidden = true;
+    kept.managed = false;
+    return store_vdi_put(t, &c->plan.sr, &kept, f);
 }
 
 static int vdi_delete_record(struct txn *t, struct call *c, struct fault *f)
 {
+    const struct deletion *d = &c->work->deleted;
     c->result = result_nil(c);
-    return store_vdi_remove(t, &c->plan.sr, &c->plan.vdi, f);
+    for (size_t i = 0; i < d->gone_count; i++)
+        if (store_vdi_remove(t, &c->plan.sr, &d->gone[i], f) < 0)
+            return -1;
+    return d->kept && c->work->vdi ? record_kept(t, c, f) : store_vdi_remove(t, &c->plan.sr, &c->plan.vdi, f);
 }
 
 /* Only before its point of no return. */
