@@ -9,18 +9,14 @@
 
 #define DUMMY_SIZE UINT64_C(2000000000000)
 
-enum { DISKS_MAX = 65536, WRITES_MAX = 65536, BYTES_MAX = 4 << 20 };
-
-struct dummy_write {
-    uint64_t epoch;
-    char *data; /* malloc'd */
-};
+enum { DISKS_MAX = 65536, WRITES_MAX = 65536, BYTES_MAX = 4 << 20, DISK_ARENA = 16 << 20 };
 
 struct dummy_disk {
     struct dummy_disk *next;
+    struct arena *arena; /* holds the disk and all it keeps */
     struct uuid uuid;
     uint64_t newest; /* epoch activated */
-    struct dummy_write *writes;
+    struct disk_write *writes;
     size_t count, room, bytes;
 };
 
@@ -30,14 +26,6 @@ struct dummy_sr {
     struct dummy_disk *disks;
     size_t count;
 };
-
-static void disk_free(struct dummy_disk *d)
-{
-    for (size_t i = 0; i < d->count; i++)
-        free(d->writes[i].data);
-    free(d->writes);
-    free(d);
-}
 
 static int dummy_sr_create(struct sr *sr, const struct plan *plan, struct fault *f)
 {
@@ -72,7 +60,7 @@ static void dummy_sr_detach(struct sr *sr)
     while (state->disks) {
         struct dummy_disk *d = state->disks;
         state->disks = d->next;
-        disk_free(d);
+        arena_free(d->arena);
     }
     pthread_mutex_destroy(&state->mutex);
     free(state);
@@ -144,7 +132,7 @@ static int dummy_vdi_delete(struct sr *sr, const struct plan *plan, const struct
     if (gone) {
         *at = gone->next;
         state->count--;
-        disk_free(gone);
+        arena_free(gone->arena);
     }
     pthread_mutex_unlock(&state->mutex);
     return 0;
@@ -224,9 +212,11 @@ static struct dummy_disk *disk_of(struct dummy_sr *state, const struct uuid *uui
     for (struct dummy_disk *d = state->disks; d; d = d->next)
         if (uuid_equal(&d->uuid, uuid))
             return d;
-    struct dummy_disk *d = state->count < DISKS_MAX ? calloc(1, sizeof *d) : NULL;
-    if (!d)
+    if (state->count == DISKS_MAX)
         return NULL;
+    struct arena *arena = arena_new(DISK_ARENA);
+    struct dummy_disk *d = ARENA_NEW(arena, struct dummy_disk);
+    d->arena = arena;
     d->uuid = *uuid;
     d->next = state->disks;
     state->disks = d;
@@ -259,6 +249,16 @@ static int dummy_vdi_deactivate(struct sr *sr, const struct vdi *vdi, struct fau
     return 0;
 }
 
+static void make_room(struct dummy_disk *d)
+{
+    size_t room = d->room ? d->room * 2 : 16;
+    struct disk_write *writes = ARENA_ARRAY(d->arena, struct disk_write, room);
+    if (d->count)
+        memcpy(writes, d->writes, d->count * sizeof *writes);
+    d->writes = writes;
+    d->room = room;
+}
+
 static int disk_append(struct dummy_disk *d, uint64_t epoch, const char *data, struct fault *f)
 {
     size_t length = strlen(data);
@@ -269,14 +269,9 @@ static int disk_append(struct dummy_disk *d, uint64_t epoch, const char *data, s
     if (d->count == WRITES_MAX || length > BYTES_MAX || d->bytes > BYTES_MAX - length)
         return fault_set(f, FAULT_SRNoSpace, "disk %s keeps %d writes and %d bytes at most", d->uuid.text, WRITES_MAX,
                          BYTES_MAX);
-    if (d->count == d->room) {
-        d->room = d->room ? d->room * 2 : 16;
-        d->writes = realloc(d->writes, d->room * sizeof *d->writes);
-    }
-    char *copy = strdup(data);
-    if (!d->writes || !copy)
-        abort();
-    d->writes[d->count++] = (struct dummy_write){epoch, copy};
+    if (d->count == d->room)
+        make_room(d);
+    d->writes[d->count++] = (struct disk_write){epoch, arena_text(d->arena, data)};
     d->bytes += length;
     return 0;
 }
