@@ -86,6 +86,11 @@ bool backend_offers_named(const struct sr_type *type, const char *name)
     return false;
 }
 
+bool backend_recognises(const struct sr_type *type)
+{
+    return type->layout->recognise != NULL;
+}
+
 /* ------------------------------------------------------------------ promises and assumptions */
 
 static void broken(const char *type, const char *slot, const char *promise) __attribute__((noreturn));
@@ -268,6 +273,17 @@ int backend_sr_scan(struct sr *sr, const struct vdi_list *known, struct arena *a
     for (size_t i = 0; i < found.count; i++)
         PROMISE(sr, "sr_scan", sound(&found.items[i], &found.items[i].uuid, 0));
     *out = found;
+    return 0;
+}
+
+int backend_sr_totals(struct sr *sr, struct sr_totals *out, struct fault *f)
+{
+    struct sr_totals now = {0};
+    if (backend_sr_check(sr, f) < 0)
+        return -1;
+    if (result(sr, "sr_totals", sr->type->layout->sr_totals(sr, &now, f), f) < 0)
+        return -1;
+    *out = now;
     return 0;
 }
 

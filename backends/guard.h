@@ -32,6 +32,8 @@ bool backend_offers(const struct sr_type *type, enum capability cap);
 int backend_refuse(const struct sr_type *type, enum capability cap, struct fault *f);
 /* The same for a capability as xapi names it ("VDI_CREATE"); false for a name that is none of ours. */
 bool backend_offers_named(const struct sr_type *type, const char *name);
+/* SRs of this type can be told apart on their medium, so that one without a row can be taken over. */
+bool backend_recognises(const struct sr_type *type);
 
 /* A place made and marked, left disconnected. */
 int backend_sr_create(struct sr *sr, const struct plan *plan, struct fault *f);
@@ -48,6 +50,8 @@ void backend_sr_release(struct sr *sr);
 int backend_sr_check(struct sr *sr, struct fault *f);
 int backend_sr_scan(struct sr *sr, const struct vdi_list *known, struct arena *a, struct vdi_list *out,
                     struct sr_totals *totals, struct fault *f);
+/* physical_size and physical_utilisation as they are now; virtual_allocation is 0. */
+int backend_sr_totals(struct sr *sr, struct sr_totals *out, struct fault *f);
 int backend_sr_probe(const struct sr_type *type, const struct pairs *config, const struct backend_settings *settings,
                      struct arena *a, struct found_list *out, struct fault *f);
 

@@ -10,7 +10,6 @@ struct bracket {
     struct dispatch *d;
     struct call *c;
     bool replayed; /* the reply is an older one */
-    bool fails;    /* record closes the operation with a fault */
 };
 
 /* Looks for a kept reply; sets b->replayed. */
@@ -63,8 +62,6 @@ static int intent_work(struct txn *t, void *arg, struct fault *f)
     struct call *c = b->c;
     c->result = NULL;
     c->reply = NULL;
-    if (replay(t, b, f) < 0 || b->replayed)
-        return b->replayed ? 0 : -1;
     if (c->method->phases->check(t, c, f) < 0)
         return -1;
     if (c->result) /* it was done before: nothing to do but to say so */
@@ -196,10 +193,6 @@ static int run_sync(struct bracket *b, struct fault *f)
 {
     const struct phases *p = b->c->method->phases;
     struct store *store = b->d->settings.store;
-    if (b->c->op.given && store_read(store, replay_work, b, f) < 0)
-        return refuse(b, f);
-    if (b->replayed)
-        return 0;
     if ((p->look && p->look(b->d, b->c, f) < 0) || p->act(b->d, b->c, f) < 0)
         return refuse(b, f);
     if (store_write(store, result_work, b, f) < 0)
@@ -214,10 +207,22 @@ static int run_store(struct bracket *b, struct fault *f)
     return b->replayed ? 0 : finish(b, f);
 }
 
+/* STORE calls look for a kept reply in their one transaction, the others before they look at anything else. */
+static int replay_first(struct bracket *b, struct fault *f)
+{
+    if (!b->c->op.given || b->c->method->effect == EFFECT_STORE)
+        return 0;
+    return store_read(b->d->settings.store, replay_work, b, f);
+}
+
 int bracket_run(struct dispatch *d, struct call *c, struct fault *f)
 {
     struct bracket b = {.d = d, .c = c};
     plan_start(c);
+    if (replay_first(&b, f) < 0)
+        return -1;
+    if (b.replayed)
+        return 0;
     switch (c->method->effect) {
     case EFFECT_MEDIUM:
         return run_medium(&b, f);

@@ -11,6 +11,7 @@ struct page {
     struct uuid after;
     size_t limit;
     struct sr_row *sr;
+    uint64_t allocation;
     struct vdi_list disks;
     struct lease *leases;
     size_t lease_count;
@@ -28,7 +29,8 @@ static int read_page(struct txn *t, void *arg, struct fault *f)
         return -1;
     if (!p->sr)
         return need_sr(&(struct call){.keys = p->c->keys}, f);
-    if (store_vdi_list(t, sr, &p->after, p->limit, a, &p->disks, f) < 0 ||
+    if (store_vdi_allocation(t, sr, &p->allocation, f) < 0 ||
+        store_vdi_list(t, sr, &p->after, p->limit, a, &p->disks, f) < 0 ||
         store_attachment_list(t, sr, &UUID_NONE, NULL, a, &p->hosts, &p->host_count, f) < 0)
         return -1;
     return store_lease_list(t, sr, &UUID_NONE, a, &p->leases, &p->lease_count, f);
@@ -96,7 +98,7 @@ static struct value *sr_value(const struct page *p)
     put_text(a, v, "type", p->sr->type);
     value_put(a, v, "physical_size", value_size(a, p->sr->totals.physical_size));
     value_put(a, v, "physical_utilization", value_size(a, p->sr->totals.physical_utilisation));
-    value_put(a, v, "virtual_allocation", value_size(a, p->sr->totals.virtual_allocation));
+    value_put(a, v, "virtual_allocation", value_size(a, p->allocation));
     put_text(a, v, "label", p->sr->label);
     put_text(a, v, "description", p->sr->description);
     for (size_t i = 0; i < p->host_count; i++)
@@ -116,12 +118,22 @@ static int read_limits(struct page *p, struct fault *f)
     return 0;
 }
 
+/* The totals of this moment; of the last scan when the SR cannot be asked. */
+static void refresh_totals(struct page *p)
+{
+    struct sr_totals now;
+    struct fault ignored;
+    if (p->c->sr && p->c->sr->connected && backend_sr_totals(p->c->sr, &now, &ignored) == 0)
+        p->sr->totals = now;
+}
+
 static int smapi_sr_contents_act(struct dispatch *d, struct call *c, struct fault *f)
 {
     struct page p = {.c = c};
     struct arena *a = c->arena;
     if (read_limits(&p, f) < 0 || store_read(d->settings.store, read_page, &p, f) < 0)
         return -1;
+    refresh_totals(&p);
     struct value *v = value_struct(a), *disks = value_array(a);
     for (size_t i = 0; i < p.disks.count; i++)
         value_append(a, disks, disk_value(&p, &p.disks.items[i]));

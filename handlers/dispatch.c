@@ -97,11 +97,17 @@ static void take_keys(struct call *c)
         take_config(c, config);
 }
 
+/* The method is about a disk that exists. */
+static bool names_disk(const struct call *c)
+{
+    return args_field(c->method, c->args, "vdi_uuid") && args_field(c->method, c->args, "vdi_location");
+}
+
 /* A call that names its disk only by a location that is no uuid cannot be ordered by disk: it waits for the SR. */
 static void take_turn(struct call *c)
 {
     c->turn = (struct turn){c->method->lock, c->keys.sr, c->keys.vdi};
-    if (c->method->lock == LOCK_VDI && !uuid_is(&c->turn.vdi) &&
+    if (names_disk(c) && !uuid_is(&c->turn.vdi) &&
         !uuid_parse_text(c->keys.location ? c->keys.location : "", &c->turn.vdi))
         c->turn.lock = LOCK_WHOLE;
 }
@@ -109,8 +115,7 @@ static void take_turn(struct call *c)
 /* Calls on an existing disk say which. */
 static int check_disk_named(const struct call *c, struct fault *f)
 {
-    bool names_one = args_field(c->method, c->args, "vdi_uuid") && args_field(c->method, c->args, "vdi_location");
-    if (!names_one || uuid_is(&c->keys.vdi) || c->keys.location)
+    if (!names_disk(c) || uuid_is(&c->keys.vdi) || c->keys.location)
         return 0;
     return fault_set(f, FAULT_BadRequest, "%s: member vdi_uuid or vdi_location is missing", c->method->name);
 }

@@ -168,6 +168,16 @@ const struct phases sr_delete_phases = {.check = sr_delete_check,
 
 /* sr_attach */
 
+/* adopt is a word for one call, not a property of the SR: kept, it would take the SR over again at every start. */
+static struct pairs lasting(struct arena *a, const struct pairs *config)
+{
+    struct pairs p = {ARENA_ARRAY(a, struct pair, config->count), 0};
+    for (size_t i = 0; i < config->count; i++)
+        if (strcmp(config->items[i].key, "adopt") != 0)
+            p.items[p.count++] = config->items[i];
+    return p;
+}
+
 static bool same_config(const struct pairs *a, const struct pairs *b)
 {
     if (a->count != b->count)
@@ -183,16 +193,16 @@ static bool same_config(const struct pairs *a, const struct pairs *b)
 /* Takes the caller's device_config for an SR that is not connected; an empty one leaves what is known. */
 static int take_new_config(struct dispatch *d, struct call *c, struct fault *f)
 {
-    if (c->keys.config.count == 0 || same_config(&c->sr->config, &c->keys.config))
+    struct pairs kept = lasting(c->arena, &c->keys.config);
+    if (c->keys.config.count == 0 || (c->sr->connected && same_config(&c->sr->config, &kept)))
         return 0;
-    if (c->sr->connected && !pairs_get(&c->keys.config, "adopt"))
+    if (c->sr->connected)
         return fault_set(f, FAULT_SRInUse,
                          "SR %s is connected with another device_config; detach it from all hosts first",
                          c->keys.sr.text);
     if (backend_config_check(c->sr->type, &c->keys.config, f) < 0)
         return -1;
-    if (!c->sr->connected)
-        registry_configure(d->registry, c->sr, &c->keys.config);
+    registry_configure(d->registry, c->sr, &c->keys.config);
     return 0;
 }
 
@@ -203,6 +213,9 @@ static int introduce_sr(struct dispatch *d, struct call *c, struct fault *f)
     if (!type)
         return fault_set(f, FAULT_SRUnavailable, "SR %s is not known here, and the call does not say its type",
                          c->keys.sr.text);
+    if (!backend_recognises(type))
+        return fault_set(f, FAULT_SRUnavailable, "SR %s is not known here, and a %s SR leaves no mark to know it by",
+                         c->keys.sr.text, type->name);
     if (backend_config_check(type, &c->keys.config, f) < 0)
         return -1;
     c->sr = registry_add(d->registry, &c->keys.sr, type, &c->keys.config, STANDING_SERVING);
@@ -221,7 +234,7 @@ static int sr_attach_look(struct dispatch *d, struct call *c, struct fault *f)
         return introduce_sr(d, c, f);
     if (take_new_config(d, c, f) < 0)
         return -1;
-    return c->sr->connected ? backend_sr_check(c->sr, f) : 0;
+    return 0;
 }
 
 static int sr_attach_check(struct txn *t, struct call *c, struct fault *f)
@@ -232,18 +245,18 @@ static int sr_attach_check(struct txn *t, struct call *c, struct fault *f)
     if (count_holders(t, c, &others, &other, &mine, f) < 0 || store_host_seen(t, c->who.holder, f) < 0)
         return -1;
     c->work->last = others == 0 && !mine;
-    if (mine && c->sr->connected)
-        c->result = result_nil(c);
     return c->work->fresh ? put_sr(t, c, SR_CREATING, f) : 0;
 }
 
-/* The first host's attach also looks at what is there, so that disks are served from the first call on. */
+/* The first host's attach also looks at what is there, so that disks are served from the first call on. For the others,
+   and for a repeat, the SR has to be still there; one that was poisoned is connected afresh. */
 static int sr_attach_act(struct dispatch *d, struct call *c, struct fault *f)
 {
     if (c->sr->connected)
-        return 0;
+        return backend_sr_attach(c->sr, f);
     if (backend_sr_attach(c->sr, f) < 0)
         return -1;
+    c->sr->config = lasting(c->sr->arena, &c->sr->config);
     return scan_look(d, c->sr, c->work, f);
 }
 

@@ -35,34 +35,21 @@ static const void *field_of(const struct settings *s, const struct row *r)
     return (const char *) s + r->at;
 }
 
-static bool is_text(const struct row *r)
+static int set_text(const struct row *r, char *text, const char *value, struct fault *f)
 {
-    return r->kind == KIND_path || r->kind == KIND_text;
-}
-
-void settings_free(struct settings *s)
-{
-    for (size_t i = 0; i < COUNT_OF(rows); i++)
-        if (is_text(&rows[i]))
-            own_free(field(s, &rows[i]));
-    memset(s, 0, sizeof *s);
-}
-
-static int set_text(char **text, const char *value)
-{
-    char *copy = strdup(value);
-    if (!copy)
-        abort();
-    free(*text);
-    *text = copy;
+    size_t length = strlen(value);
+    if (length >= SETTING_MAX)
+        return fault_set(f, FAULT_InvalidArg, "%s.%s is longer than %d characters", r->section, r->key,
+                         SETTING_MAX - 1);
+    memcpy(text, value, length + 1);
     return 0;
 }
 
-static int set_path(const struct row *r, char **path, const char *value, struct fault *f)
+static int set_path(const struct row *r, char *path, const char *value, struct fault *f)
 {
     if (value[0] && value[0] != '/')
         return fault_set(f, FAULT_InvalidArg, "%s.%s: \"%s\" is not an absolute path", r->section, r->key, value);
-    return set_text(path, value);
+    return set_text(r, path, value, f);
 }
 
 static int set_number(const struct row *r, unsigned *number, const char *value, struct fault *f)
@@ -105,7 +92,7 @@ static int set_row(struct settings *s, const struct row *r, const char *value, s
     case KIND_path:
         return set_path(r, field(s, r), value, f);
     case KIND_text:
-        return set_text(field(s, r), value);
+        return set_text(r, field(s, r), value, f);
     case KIND_number:
         return set_number(r, field(s, r), value, f);
     case KIND_uuid:
@@ -232,7 +219,7 @@ static void print_value(const struct row *r, const void *value, struct text *out
     switch (r->kind) {
     case KIND_path:
     case KIND_text:
-        text_add(out, *(char *const *) value);
+        text_add(out, value);
         break;
     case KIND_number:
         text_printf(out, "%u", *(const unsigned *) value);

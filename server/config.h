@@ -8,21 +8,20 @@
 #include "server/base/text.h"
 #include "server/base/uuid.h"
 
-#define SETTING_path   char *
-#define SETTING_text   char *
-#define SETTING_number unsigned
-#define SETTING_uuid   struct uuid
-#define SETTING_level  enum log_level
+#define SETTING_MAX 256 /* bytes of a path or text, with its NUL */
 
-/* Text and paths are malloc'd and never NULL; settings_free releases them. */
+#define SETTING_path(name)   char name[SETTING_MAX];
+#define SETTING_text(name)   char name[SETTING_MAX];
+#define SETTING_number(name) unsigned name;
+#define SETTING_uuid(name)   struct uuid name;
+#define SETTING_level(name)  enum log_level name;
+
+/* Plain data. */
 struct settings {
-#define CONFIG(section, key, kind, standard, least, most, sentence) SETTING_##kind section##_##key;
+#define CONFIG(section, key, kind, standard, least, most, sentence) SETTING_##kind(section##_##key)
 #include "server/config.def"
 #undef CONFIG
 };
-
-void settings_free(struct settings *s);
-#define AUTO_SETTINGS __attribute__((cleanup(settings_free)))
 
 /* Every row at its default. */
 void settings_default(struct settings *s);

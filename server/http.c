@@ -6,6 +6,8 @@
 #include <string.h>
 #include <strings.h>
 
+enum { BODY_MAX = WIRE_BODY_MAX };
+
 /* ---- the head ---- */
 
 static bool is_token(const char *text, size_t length)
@@ -152,14 +154,14 @@ static void judge_call(const struct http_head *h, unsigned long long length, str
         refuse(v, 415, "Calls are XML-RPC: Content-Type must be text/xml.\n");
     else if (h->lengths == 0)
         refuse(v, 411, "A Content-Length is needed.\n");
-    else if (length > WIRE_BODY_MAX)
+    else if (length > BODY_MAX)
         refuse(v, 413, "The body is longer than 131072 bytes.\n");
 }
 
 void http_judge(const char *method, const char *path, const char *version, const struct http_head *h,
                 struct http_verdict *out)
 {
-    static_assert(WIRE_BODY_MAX == 131072, "the sentence of 413 names it");
+    static_assert(BODY_MAX == 131072, "the sentence of 413 names it");
     struct http_verdict v = {.route = HTTP_REFUSED};
     unsigned long long length;
     const char *fault = framing_fault(version, h, &length);

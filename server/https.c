@@ -113,12 +113,18 @@ static enum MHD_Result send_response(struct MHD_Connection *c, unsigned status, 
     return queued;
 }
 
+/* For the library's arguments that have no const though it only reads them. */
+static void *readable(const char *text)
+{
+    void *p;
+    memcpy(&p, &text, sizeof p);
+    return p;
+}
+
 /* body lives until the exchange ends. */
 static struct MHD_Response *response_of(const char *body, size_t length, const char *type)
 {
-    void *bytes;
-    memcpy(&bytes, &body, sizeof bytes); /* the library's type has no const; it only reads */
-    struct MHD_Response *r = MHD_create_response_from_buffer(length, bytes, MHD_RESPMEM_PERSISTENT);
+    struct MHD_Response *r = MHD_create_response_from_buffer(length, readable(body), MHD_RESPMEM_PERSISTENT);
     if (r)
         MHD_add_response_header(r, "Content-Type", type);
     return r;
@@ -336,7 +342,7 @@ static int door_open(struct https *h, struct door *door, bool tls, int fd, struc
 {
     unsigned flags = MHD_USE_EPOLL_INTERNAL_THREAD | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG;
     struct MHD_OptionItem tls_options[] = {
-        {MHD_OPTION_HTTPS_PRIORITIES, 0, (void *) (uintptr_t) tls_priorities()},
+        {MHD_OPTION_HTTPS_PRIORITIES, 0, readable(tls_priorities())},
         {MHD_OPTION_HTTPS_CERT_CALLBACK, 0, (void *) on_certificate},
         {MHD_OPTION_END, 0, NULL},
     };

@@ -19,8 +19,7 @@ union address {
 
 static int parse_address(const char *text, unsigned port, union address *out, socklen_t *length, struct fault *f)
 {
-    union address a;
-    memset(&a, 0, sizeof a);
+    union address a = {.v6 = {0}};
     if (inet_pton(AF_INET, text, &a.v4.sin_addr) == 1) {
         a.v4.sin_family = AF_INET;
         a.v4.sin_port = htons((uint16_t) port);
@@ -38,7 +37,7 @@ static int parse_address(const char *text, unsigned port, union address *out, so
 
 static unsigned bound_port(int fd)
 {
-    union address a;
+    union address a = {.v6 = {0}};
     socklen_t length = sizeof a;
     if (getsockname(fd, &a.any, &length) < 0)
         return 0;
@@ -47,7 +46,7 @@ static unsigned bound_port(int fd)
 
 int listener_tcp(const char *address, unsigned port, int *fd, unsigned *actual_port, struct fault *f)
 {
-    union address a;
+    union address a = {.v6 = {0}};
     socklen_t length = 0;
     if (parse_address(address, port, &a, &length, f) < 0)
         return -1;

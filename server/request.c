@@ -11,6 +11,8 @@
 /* Nothing a call may ask for comes near: pages, counts and request limits are checked before. */
 #define CALL_MEMORY_MAX (256U << 20)
 
+enum { BODY_MAX = WIRE_BODY_MAX };
+
 struct request {
     struct arena *arena;
     struct call call;
@@ -40,7 +42,7 @@ struct request *request_new(uint64_t id, const struct identity *who, const char 
     if (!r)
         abort();
     r->arena = arena_new(CALL_MEMORY_MAX);
-    r->body = TEXT_OF(WIRE_BODY_MAX);
+    r->body = TEXT_OF(BODY_MAX);
     r->call.arena = r->arena;
     r->call.id = id;
     r->call.who = *who;

@@ -61,7 +61,7 @@ static int ask_number(struct database *d, const char *sql, long long *out, struc
     char answer[ANSWER];
     if (ask(d, sql, answer, f) < 0)
         return -1;
-    *out = atoll(answer);
+    *out = strtoll(answer, NULL, 10);
     return 0;
 }
 

@@ -70,9 +70,10 @@ static int check_held(struct txn *t, const struct uuid *sr, const struct uuid *v
         else if (own || writable || other)
             return refuse(&q, vdi, own, f);
     }
-    if (more == 0)
-        *held = epoch;
-    return more;
+    if (more < 0)
+        return -1;
+    *held = epoch;
+    return 0;
 }
 
 static int take_epoch(struct txn *t, uint64_t *epoch, struct fault *f)

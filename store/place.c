@@ -142,6 +142,27 @@ void place_spend_reserve(struct place *p)
     (void) gone; /* what it does not free is missed by the writes that follow, and they say so */
 }
 
+int place_read_server(const struct place *p, struct uuid *out, struct fault *f)
+{
+    AUTO_FREE char *text = NULL;
+    size_t length;
+    *out = UUID_NONE;
+    if (io_read_file(p->directory, "smapid.server", 64, &text, &length) < 0)
+        return errno == ENOENT ? 0 : fault_errno(f, FAULT_EIO, "read smapid.server of the state directory");
+    if (length != UUID_TEXT + 1 || !uuid_parse(text, UUID_TEXT, out))
+        return fault_set(f, FAULT_EIO, "smapid.server of the state directory holds no uuid");
+    return 0;
+}
+
+int place_write_server(const struct place *p, const struct uuid *server, struct fault *f)
+{
+    char text[UUID_TEXT + 2];
+    int length = snprintf(text, sizeof text, "%s\n", server->text);
+    if (io_replace_file(p->directory, "smapid.server", "smapid.server.new", text, (size_t) length, 0600) < 0)
+        return fault_errno(f, FAULT_EIO, "write smapid.server of the state directory");
+    return 0;
+}
+
 int place_open(const char *dir, struct place *out, bool *in_use, struct fault *f)
 {
     AUTO_FD int directory = -1;

@@ -4,6 +4,7 @@
 #define SMAPI_STORE_PLACE_H
 
 #include "server/base/fault.h"
+#include "server/base/uuid.h"
 #include <stdint.h>
 
 struct place {
@@ -24,6 +25,11 @@ void place_close(struct place *p);
    enough: then nothing is set aside. */
 bool place_reserve(struct place *p);
 void place_spend_reserve(struct place *p);
+
+/* Who this server is, from <dir>/smapid.server: kept beside the database, so that SRs still know their owner when the
+   database is lost. read gives none when there is no file yet; write makes it. */
+int place_read_server(const struct place *p, struct uuid *out, struct fault *f);
+int place_write_server(const struct place *p, const struct uuid *server, struct fault *f);
 
 /* Name of the file system when statfs's f_type is one that a server elsewhere answers for, or NULL. */
 const char *place_remote_type(uint64_t magic);

@@ -23,13 +23,13 @@ static int read_boot_id(struct uuid *out, struct fault *f)
 }
 
 struct start {
-    struct uuid boot;
+    struct uuid boot, server; /* server: as the state directory has it, none for a new one */
     struct store_meta meta;
 };
 
 static int make_meta(struct txn *t, struct start *start, struct fault *f)
 {
-    struct uuid server = uuid_random();
+    struct uuid server = uuid_is(&start->server) ? start->server : uuid_random();
     start->meta.server = server;
     start->meta.start_seq = 1;
     start->meta.rebooted = false;
@@ -47,6 +47,9 @@ static int start_meta(struct txn *t, void *arg, struct fault *f)
     start->meta.server = query_uuid(&q, 0);
     start->meta.start_seq = query_count(&q, 1) + 1;
     start->meta.rebooted = !uuid_equal(&last, &start->boot);
+    if (uuid_is(&start->server) && !uuid_equal(&start->server, &start->meta.server))
+        return fault_set(f, FAULT_EIO, "the database is of server %s, the state directory of server %s",
+                         start->meta.server.text, start->server.text);
     return query_run(QUERY(t, meta_start, as_uuid(&start->boot), as_number(EPOCHS_PER_START)), f);
 }
 
@@ -72,7 +75,9 @@ static int open_database(struct store *s, const char *dir, struct fault *f)
         abort();
     struct start start = {0};
     if (database_open(&s->db, path, f) < 0 || read_boot_id(&start.boot, f) < 0 ||
-        store_run_alone(s, start_meta, &start, f) < 0)
+        place_read_server(&s->place, &start.server, f) < 0 || store_run_alone(s, start_meta, &start, f) < 0)
+        return -1;
+    if (!uuid_is(&start.server) && place_write_server(&s->place, &start.meta.server, f) < 0)
         return -1;
     s->meta = start.meta;
     s->meta.first_open = s->db.first_open;

@@ -104,7 +104,7 @@ int store_vdi_list(struct txn *t, const struct uuid *sr, const struct uuid *afte
     return 0;
 }
 
-/* Why the row was refused: the names of the constraints say it. */
+/* In words of disks and SRs why the row was refused. */
 static int put_refused(struct txn *t, const struct uuid *sr, const struct vdi *vdi, struct fault *f)
 {
     if (t->refused == REFUSED_UNIQUE)
@@ -170,6 +170,12 @@ static int read_count(struct query *q, uint64_t *out, struct fault *f)
 int store_vdi_count(struct txn *t, const struct uuid *sr, uint64_t *out, struct fault *f)
 {
     AUTO_QUERY struct query q = QUERY(t, vdi_count, as_uuid(sr));
+    return read_count(&q, out, f);
+}
+
+int store_vdi_allocation(struct txn *t, const struct uuid *sr, uint64_t *out, struct fault *f)
+{
+    AUTO_QUERY struct query q = QUERY(t, vdi_allocation, as_uuid(sr));
     return read_count(&q, out, f);
 }
 

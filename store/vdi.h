@@ -24,6 +24,8 @@ int store_vdi_list(struct txn *t, const struct uuid *sr, const struct uuid *afte
                    struct vdi_list *out, struct fault *f);
 /* Disks of an SR that are not hidden and not VDI_DELETING. */
 int store_vdi_count(struct txn *t, const struct uuid *sr, uint64_t *out, struct fault *f);
+/* Sum of the virtual sizes of an SR's disks that are not hidden: its virtual_allocation. */
+int store_vdi_allocation(struct txn *t, const struct uuid *sr, uint64_t *out, struct fault *f);
 /* Disks whose parent this is. */
 int store_vdi_children(struct txn *t, const struct uuid *sr, const struct uuid *vdi, uint64_t *out, struct fault *f);
 

@@ -47,7 +47,7 @@ struct image_format {
     int (*hide)(int fd, bool hidden, struct fault *f);
 };
 
-extern const struct image_format image_raw;
+extern const struct image_format image_raw, image_vhd;
 
 /* All rows, the one that is used when nobody asks for another first; by name; by a file name of the form
    <uuid><suffix>, the uuid in lower case. NULL when there is none. */

@@ -118,9 +118,11 @@ static int settle_resize(struct work *w, struct fault *f)
     return whole(w, w->plan->size) ? 0 : undone(w, f);
 }
 
+/* The sidecar is what the operation wrote; the row still has the old labels. */
 static int settle_update(struct work *w, struct fault *f)
 {
     struct claim claim;
+    w->wanted = NULL;
     if (file_sweep_operation(dir_of(w), w->plan) < 0)
         return fault_errno(f, FAULT_EIO, "remove what operation %s left", w->plan->op.text);
     return claimed(w, &claim) && whole(w, 0) ? 0 : undone(w, f);

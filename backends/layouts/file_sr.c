@@ -217,8 +217,9 @@ static int check_ours(struct sr *sr, const struct marker *m, struct fault *f)
         return fault_set(f, FAULT_SRUnavailable, "the marker in %s is that of SR %s, not of %s", sr->place.path,
                          m->sr.text, sr->uuid.text);
     if (!uuid_equal(&m->server, &sr->settings->server))
-        return fault_set(f, FAULT_SRInUse, "SR %s belongs to server %s; this is %s", sr->uuid.text, m->server.text,
-                         sr->settings->server.text);
+        return fault_set(f, FAULT_SRInUse, "SR %s belongs to server %s; this is %s. When that one is gone for good, adopt=true in "
+                         "device_config takes the SR over",
+                         sr->uuid.text, m->server.text, sr->settings->server.text);
     return 0;
 }
 
@@ -250,11 +251,17 @@ int file_sr_delete(struct sr *sr, const struct plan *plan, struct fault *f)
 
 /* ------------------------------------------------------------------ attach */
 
+/* The caller's word that this server is to own the SR, whatever the place says. */
+static bool adopts(const struct sr *sr)
+{
+    const char *adopt = pairs_get(&sr->config, "adopt");
+    return adopt && strcmp(adopt, "true") == 0;
+}
+
 /* A place without a marker: one with images is an SR of the older manager; an empty one only by the caller's word. */
 static int check_adoptable(struct sr *sr, struct fault *f)
 {
     struct census c;
-    const char *adopt = pairs_get(&sr->config, "adopt");
     if (take_census(sr->place.dir, &c) < 0)
         return fault_errno(f, FAULT_SRUnavailable, "list %s", sr->place.path);
     if (c.image[0])
@@ -262,7 +269,7 @@ static int check_adoptable(struct sr *sr, struct fault *f)
     if (c.foreign[0])
         return fault_set(f, FAULT_SRUnavailable, "%s has neither marker nor images of an SR, but holds %s",
                          sr->place.path, c.foreign);
-    if (adopt && strcmp(adopt, "true") == 0)
+    if (adopts(sr))
         return 0;
     return fault_set(f, FAULT_SRUnavailable,
                      "%s is empty and has no marker of SR %s: is something not mounted? adopt=true in device_config "
@@ -276,7 +283,9 @@ static int check_marker(struct sr *sr, struct fault *f)
     struct uuid op = uuid_random();
     switch (marker_read(sr->place.dir, &m)) {
     case MARKER_SOUND:
-        return check_ours(sr, &m, f);
+        if (check_ours(sr, &m, f) == 0)
+            return 0;
+        return f->code == FAULT_SRInUse && adopts(sr) ? write_marker(sr, &op, m.made, f) : -1;
     case MARKER_BAD:
         return fault_set(f, FAULT_SRUnavailable, "the marker %s/%s cannot be read", sr->place.path, MARKER_NAME);
     case MARKER_NONE:

@@ -290,7 +290,7 @@ static int print_settings(const struct settings *s)
 
 static int obey_with_settings(const struct order *o)
 {
-    AUTO_SETTINGS struct settings s;
+    struct settings s;
     struct fault f;
     settings_default(&s);
     if (read_settings(o, &s, &f) < 0) {

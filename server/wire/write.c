@@ -34,7 +34,7 @@ static char *legal_copy(const char *text, size_t length, size_t *legal_length)
         if (n == 0)
             *out++ = '?';
         else if (n == 4)
-            out += sprintf(out, "%cx%x;", ESCAPE, number_of(text + i));
+            out += snprintf(out, length * 3 + 1 - (size_t) (out - copy), "%cx%x;", ESCAPE, number_of(text + i));
         else
             out = mempcpy(out, text + i, n);
     }

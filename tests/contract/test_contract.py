@@ -153,11 +153,9 @@ NO_DISK = {"vdi_introduce", "vdi_create", "sr_probe"}
 class Contract(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
-        cls.lab = Lab().start()
-
-    @classmethod
-    def tearDownClass(cls):
-        cls.lab.close()
+        cls.lab = Lab()
+        cls.addClassCleanup(cls.lab.close)
+        cls.lab.start()
 
     def test_every_type_does_what_it_offers_and_refuses_the_rest(self):
         recipes = Recipes(self)

@@ -88,8 +88,9 @@ class Worker:
 class KillUnderLoad(unittest.TestCase):
     def setUp(self):
         self.chance = random.Random(SEED)
-        self.lab = Lab().start()
+        self.lab = Lab()
         self.addCleanup(self.lab.close)
+        self.lab.start()
         self.repositories = [self.lab.repository(kind, self.lab.unix()).made() for kind in ("file", "file", "dummy")]
         rival = self.lab.host(new_uuid())
         self.rivals = {sr.uuid: sr.by(rival) for sr in self.repositories}

@@ -82,8 +82,9 @@ class Points(unittest.TestCase):
         passed = set()
         for kind in KINDS:
             for point in points():
-                lab = Lab().start()
+                lab = Lab()
                 try:
+                    lab.start()
                     rival = lab.host(new_uuid())
                     trials = [Trial(self, lab, rival, kind, row, point) for row in changing(kind)]
                     lab.restart(point=f"{point}:{action}")

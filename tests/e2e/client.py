@@ -224,7 +224,8 @@ class CurlClient(Client):
             argv += ["--header", f"{name}: {value}"]
         if body is not None:
             argv += ["--data-binary", "@-", "--header", "Expect:"]
-        run = subprocess.run(argv + [f"https://localhost:{self.lab.port}{path}"], input=body, capture_output=True, check=False)
+        argv.append(f"https://localhost:{self.lab.port}{path}")
+        run = subprocess.run(argv, input=body, capture_output=True, check=False)
         if run.returncode:
             raise ConnectionError(f"curl: {run.stderr.decode()}")
         head, _, content = run.stdout.partition(b"\r\n\r\n")

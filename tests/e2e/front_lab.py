@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """What tests of the front need: certificates good and bad, the front daemon (smapid with a dispatch that only tells how
-it was called), and raw connections to it. Environment: FRONT_DAEMON, the program."""
+it was called), and raw connections to it. Environment: SMAPI_BUILD, the build directory."""
 import os
 import re
 import shutil
@@ -13,7 +13,7 @@ import time
 import xmlrpc.client
 
 SOURCE = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-DAEMON = os.environ.get("FRONT_DAEMON", os.path.join(SOURCE, "build/dev/tests/unit/front_daemon"))
+DAEMON = os.path.join(os.environ.get("SMAPI_BUILD", os.path.join(SOURCE, "build/dev")), "tests/unit/front_daemon")
 HOST = "aaaaaaaa-2222-3333-4444-555555555555"
 LOCAL = "bbbbbbbb-2222-3333-4444-555555555555"
 

@@ -365,11 +365,9 @@ class LabTest(unittest.TestCase):
 
     @classmethod
     def setUpClass(cls):
-        cls.lab = Lab().start()
-
-    @classmethod
-    def tearDownClass(cls):
-        cls.lab.close()
+        cls.lab = Lab()
+        cls.addClassCleanup(cls.lab.close)
+        cls.lab.start()
 
     @contextlib.contextmanager
     def refused(self, code, *naming):

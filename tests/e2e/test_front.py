@@ -468,6 +468,14 @@ class Limits(FrontTest):
                 self.assertTrue(wire.closed())
                 self.assertLess(time.monotonic() - began, 8)
 
+    def test_a_call_may_take_longer_than_an_idle_connection(self):
+        waiting = [(name, door()) for name, door in self.doors()]
+        for _, wire in waiting:
+            wire.send(post("fake.slow", 4000))
+        for name, wire in waiting:
+            with self.subTest(door=name), wire:
+                self.assertEqual(wire.answer().value(), "fake.slow")
+
     def test_connections_past_the_limit_do_not_stop_the_first(self):
         with self.front.unix() as first:
             first.send(post("fake.x"))

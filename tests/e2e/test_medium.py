@@ -120,19 +120,39 @@ class Scans(LabTest):
 
 
 class LostDatabase(LabTest):
-    def test_the_same_disks_and_labels_come_back_from_the_medium(self):
+    def with_three_disks(self):
         sr = self.lab.repository("file").made()
         labels = {sr.disk(4 * MIB, f"label {n}", f"words {n}"): f"label {n}" for n in range(3)}
-        before = {vdi: (row["label"], row["description"], row["size"]) for vdi, row in sr.contents().items()}
+        before = self.told(sr)
         self.assertEqual({vdi: row[0] for vdi, row in before.items()}, labels)
+        return sr, before
+
+    def told(self, sr):
+        return {vdi: (row["label"], row["description"], row["size"]) for vdi, row in sr.contents().items()}
+
+    def test_the_same_disks_and_labels_come_back_from_the_medium(self):
+        sr, before = self.with_three_disks()
+        self.lab.stop()
+        for name in ("smapid.db", "smapid.db-wal"):
+            if os.path.exists(os.path.join(self.lab.state, name)):
+                os.unlink(os.path.join(self.lab.state, name))
+        self.lab.start()
+        sr("sr_attach")
+        sr("sr_scan")
+        self.assertEqual(self.told(sr), before)
+
+    def test_another_server_takes_over_only_when_it_is_told_to(self):
+        sr, before = self.with_three_disks()
         self.lab.stop()
         shutil.rmtree(self.lab.state)
         os.mkdir(self.lab.state, 0o700)
         self.lab.start()
-        sr("sr_attach")
-        sr("sr_scan")
-        after = {vdi: (row["label"], row["description"], row["size"]) for vdi, row in sr.contents().items()}
-        self.assertEqual(after, before)
+        with self.refused(16, "adopt"):
+            sr("sr_attach")
+        sr("sr_attach", device_config={**sr.config, "adopt": "true"})
+        self.assertEqual(self.told(sr), before)
+        self.lab.restart()
+        self.assertEqual(self.told(sr), before)
 
     def test_a_restart_keeps_what_was_attached(self):
         for kind in ("file", "dummy"):

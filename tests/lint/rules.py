@@ -20,7 +20,8 @@ INCLUDES = (
     ("server/wire/*", ("server/base/*", "server/wire/*")),
     ("server/bin/bridge_*", ("server/base/*", "server/bin/bridge_*.h", "backends/types.h", "backends/types.def")),
     ("server/bin/smapi-bridge.c", ("server/base/*", "server/bin/bridge_*.h")),
-    ("server/bin/*", ("server/*", "handlers/*", "store/store.h", "backends/types.h", "backends/types.def")),
+    ("server/bin/*", ("server/*", "handlers/*", "store/store.h", "store/schema.h", "backends/types.h",
+                      "backends/types.def")),
     ("server/*", ("server/*.h", "server/*.def", "handlers/*", "store/store.h", "store/*.def", "backends/driver.h",
                   "backends/guard.h", "backends/types.h", "backends/types.def")),
     ("store/*", ("server/base/*", "store/*")),
@@ -49,6 +50,7 @@ LIBRARIES = (
 )
 
 FORBIDDEN = "strcpy strcat sprintf vsprintf gets system popen alloca strtok mktemp tmpnam".split()
+SHELLS = ("system", "popen")  # tests may ask outside judges so
 FUNCTION_LINES = 100
 # Written so that this file does not name them either.
 PRIVATE = re.compile(r"(?<![\w.])/wor[k]/|\.\./share[d]\b|\breferenc[e]/\w+\.md|\.librar[y]/")
@@ -118,7 +120,7 @@ def forbidden(root):
     call = re.compile(r"(?<![\w.>])(%s)\s*\(" % "|".join(FORBIDDEN))
     for path, number, line in code_lines(root, "*.c", "*.h"):
         found = call.search(line)
-        if found:
+        if found and not (path.startswith("tests/") and found.group(1) in SHELLS):
             yield "%s:%d: calls %s" % (path, number, found.group(1))
 
 

@@ -45,6 +45,7 @@ PLANTED = (
     (rules.forbidden, "store/planted.c", "int planted(char *a)\n{\n    return %s(a);\n}\n" % name, "calls " + name)
     for name in rules.FORBIDDEN
 ) + (
+    (rules.forbidden, "tests/planted.c", "int planted(char *a)\n{\n    return sprintf(a);\n}\n", "calls sprintf"),
     (rules.lengths, "handlers/planted.c", "void planted(void)\n{\n" + "    ;\n" * 101 + "}\n", "101 lines"),
     (rules.licences, "deploy/planted.py", "print()\n", "SPDX"),
     (rules.private_paths, "deploy/planted", "cd /wor" + "k/tree\n", "outside"),
@@ -61,7 +62,8 @@ ALLOWED = (
     (rules.layers, "handlers/planted.c", '#include "backends/guard.h"\n#include "server/wire/value.h"\n'),
     (rules.layers, "tests/planted.c", '#include "backends/images/image.h"\n'),
     (rules.libraries, "store/planted.c", "#include <sqlite3.h>\n"),
-    (rules.forbidden, "store/planted.c", '/* system() */ // gets()\nconst char *a = "popen(x)";\nint file_system(int a);\n'),
+    (rules.forbidden, "store/planted.c", '/* system() */ // gets()\nconst char *a = "popen(x)";\nint a_system(int a);\n'),
+    (rules.forbidden, "tests/planted.c", 'int planted(void)\n{\n    return system("true");\n}\n'),
     (rules.lengths, "handlers/planted.c", "void planted(void)\n{\n" + "    ;\n" * 100 + "}\n"),
     (rules.private_paths, "deploy/planted", "the net" + "work/host\n"),
 )

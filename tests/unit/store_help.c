@@ -3,8 +3,10 @@
 
 #include "tests/unit/check.h"
 #include <fcntl.h>
+#include <signal.h>
 #include <sqlite3.h>
 #include <string.h>
+#include <sys/prctl.h>
 
 void scratch_make(struct scratch *s)
 {
@@ -28,6 +30,15 @@ void scratch_remove(struct scratch *s)
     rmdir(s->state);
     empty(s->root);
     assert_int_equal(rmdir(s->root), 0);
+}
+
+pid_t fork_child(void)
+{
+    pid_t parent = getpid(), child = fork();
+    assert_true(child >= 0);
+    if (child == 0 && (prctl(PR_SET_PDEATHSIG, SIGKILL) < 0 || getppid() != parent))
+        _exit(1);
+    return child;
 }
 
 struct store *open_store(const char *dir)

@@ -6,6 +6,7 @@
 #include "store/query.h"
 #include "store/sr.h"
 #include "store/vdi.h"
+#include <sys/types.h>
 
 #define SR_A   "aaaaaaaa-0000-4000-8000-000000000001"
 #define SR_B   "bbbbbbbb-0000-4000-8000-000000000002"
@@ -49,6 +50,9 @@ struct sr_row sr_blank(const char *uuid);
 struct vdi vdi_numbered(unsigned n); /* its location, like its uuid, lives until 16 more were made by this thread */
 /* A work: puts the SR whose uuid text is arg. */
 int put_sr(struct txn *t, void *arg, struct fault *f);
+
+/* fork; the child goes when its parent does, so that a failing test leaves nobody behind. */
+pid_t fork_child(void);
 
 /* Opens, and fails the test when that is refused. */
 struct store *open_store(const char *dir);

@@ -48,7 +48,7 @@ static void mistakes_are_told_with_file_and_line(void **state)
         {"[server]\nnonsense\n[log]\nlevel = info\n", "F:2: neither \"[section]\" nor \"key = value\""},
     };
     for (size_t i = 0; i < COUNT_OF(cases); i++) {
-        AUTO_SETTINGS struct settings s;
+        struct settings s;
         assert_string_equal(reading(&s, cases[i][0]), cases[i][1]);
     }
 }
@@ -58,14 +58,14 @@ static void a_line_too_long_is_refused_not_cut(void **state)
     (void) state;
     char text[2000] = "[server]\nstate = /";
     memset(text + strlen(text), 'x', 1000);
-    AUTO_SETTINGS struct settings s;
+    struct settings s;
     assert_non_null(strstr(reading(&s, text), "F:2: the line is longer than"));
 }
 
 static void what_is_written_is_taken(void **state)
 {
     (void) state;
-    AUTO_SETTINGS struct settings s;
+    struct settings s;
     assert_string_equal(reading(&s, "; c\n[server]\nport=0\nsocket =\nlisten = ::1 \n"
                                     "host = AAAAAAAA-2222-3333-4444-555555555555\n[log]\nlevel = debug"),
                         "");
@@ -80,7 +80,7 @@ static void what_is_written_is_taken(void **state)
 static void a_file_that_is_not_there_is_named(void **state)
 {
     (void) state;
-    AUTO_SETTINGS struct settings s;
+    struct settings s;
     struct fault f;
     settings_default(&s);
     assert_int_equal(settings_read(&s, "/nonexistent/x.conf", &f), -1);
@@ -90,7 +90,7 @@ static void a_file_that_is_not_there_is_named(void **state)
 static void the_command_line_says_section_key_value(void **state)
 {
     (void) state;
-    AUTO_SETTINGS struct settings s;
+    struct settings s;
     struct fault f;
     settings_default(&s);
     assert_int_equal(settings_assign(&s, "server.port=1234", &f), 0);
@@ -101,13 +101,18 @@ static void the_command_line_says_section_key_value(void **state)
                                       ".port=1", "server.=1", "server.port=x"};
     for (size_t i = 0; i < COUNT_OF(bad); i++)
         assert_int_equal(settings_assign(&s, bad[i], &f), -1);
+    char wide[SETTING_MAX + 32] = "server.state=/";
+    memset(wide + strlen(wide), 'x', SETTING_MAX - 2);
+    assert_int_equal(settings_assign(&s, wide, &f), 0);
+    strcat(wide, "x");
+    assert_int_equal(settings_assign(&s, wide, &f), -1);
     assert_int_equal(s.server_port, 1234);
 }
 
 static void settings_that_need_each_other_are_checked(void **state)
 {
     (void) state;
-    AUTO_SETTINGS struct settings s;
+    struct settings s;
     struct fault f;
     settings_default(&s);
     assert_int_equal(settings_check(&s, &f), 0);
@@ -122,7 +127,7 @@ static void settings_that_need_each_other_are_checked(void **state)
 static void what_is_printed_can_be_read_again(void **state)
 {
     (void) state;
-    AUTO_SETTINGS struct settings s, again;
+    struct settings s, again;
     AUTO_TEXT struct text printed = TEXT_OF(65536), twice = TEXT_OF(65536);
     struct fault f;
     settings_default(&s);

@@ -42,6 +42,8 @@ static int put_disk(struct txn *t, void *arg, struct fault *f)
     struct uuid sr = uuid_of(SR_A);
     struct vdi v = vdi_numbered(p->number);
     AUTO_FREE char *label = calloc(1, p->label + 1);
+    if (!label)
+        abort();
     v.label = memset(label, 'x', p->label);
     return store_vdi_put(t, &sr, &v, f);
 }
@@ -96,7 +98,7 @@ static size_t kill_writers(const char *dir, unsigned next, unsigned *seen, size_
 {
     int pipe_ends[2];
     assert_int_equal(pipe2(pipe_ends, O_CLOEXEC), 0);
-    pid_t child = fork();
+    pid_t child = fork_child();
     if (child == 0)
         run_writers(dir, next, pipe_ends[1]);
     close(pipe_ends[1]);
@@ -164,7 +166,7 @@ static int run_in_child(const char *(*test)(const struct scratch *s), const stru
 {
     int pipe_ends[2];
     assert_int_equal(pipe(pipe_ends), 0);
-    pid_t child = fork();
+    pid_t child = fork_child();
     if (child == 0) {
         struct rlimit none = {0, 0};
         setrlimit(RLIMIT_CORE, &none);

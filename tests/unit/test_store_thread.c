@@ -59,6 +59,8 @@ static int put_disk(struct txn *t, void *arg, struct fault *f)
     struct uuid sr = uuid_of(SR_A);
     struct vdi v = vdi_numbered(p->number);
     AUTO_FREE char *label = calloc(1, p->label + 1);
+    if (!label)
+        abort();
     v.label = memset(label, 'x', p->label);
     if (store_vdi_put(t, &sr, &v, f) < 0)
         return -1;
@@ -329,7 +331,7 @@ static int write_inside(struct txn *t, void *arg, struct fault *f)
 /* A child that does something a caller must not: how it ended. */
 static int status_of(const char *dir, bool inside)
 {
-    pid_t child = fork();
+    pid_t child = fork_child();
     if (child == 0) {
         struct rlimit none = {0, 0};
         struct fault f;
