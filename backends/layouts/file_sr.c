@@ -217,7 +217,8 @@ static int check_ours(struct sr *sr, const struct marker *m, struct fault *f)
         return fault_set(f, FAULT_SRUnavailable, "the marker in %s is that of SR %s, not of %s", sr->place.path,
                          m->sr.text, sr->uuid.text);
     if (!uuid_equal(&m->server, &sr->settings->server))
-        return fault_set(f, FAULT_SRInUse, "SR %s belongs to server %s; this is %s. When that one is gone for good, adopt=true in "
+        return fault_set(f, FAULT_SRInUse,
+                         "SR %s belongs to server %s; this is %s. When that one is gone for good, adopt=true in "
                          "device_config takes the SR over",
                          sr->uuid.text, m->server.text, sr->settings->server.text);
     return 0;
