@@ -180,6 +180,7 @@ struct dummy {
     struct arena *arena;
     struct backend_settings settings;
     struct sr sr;
+    struct deletion deleted;
     struct fault f;
 };
 
@@ -268,7 +269,7 @@ static void every_call_on_a_dummy_works(void **state)
     assert_int_equal(found.count, 0);
     p = plan_of("vdi_delete");
     p.vdi = disk.uuid;
-    assert_int_equal(backend_vdi_delete(&d->sr, &p, &disk, &d->f), 0);
+    assert_int_equal(backend_vdi_delete(&d->sr, &p, &disk, d->arena, &d->deleted, &d->f), 0);
     p = plan_of("sr_delete");
     assert_int_equal(backend_sr_delete(&d->sr, &p, &d->f), 0);
     assert_false(d->sr.connected);

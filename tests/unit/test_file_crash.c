@@ -77,7 +77,7 @@ static void setup_disk(struct bench *b, struct plan *p)
     setup_empty(b, p);
     must(b, backend_sr_attach(b->sr, &b->fault));
     struct vdi disk = bench_create_disk(b, DISK_UUID, 4096);
-    must(b, backend_vdi_locate(b->sr, &disk, p, &b->fault));
+    must(b, backend_vdi_locate(b->sr, &disk, b->arena, p, &b->fault));
 }
 
 static void setup_found(struct bench *b, struct plan *p)
@@ -120,7 +120,7 @@ static int run_create(struct bench *b, const struct plan *p, struct fault *f)
 static int run_delete(struct bench *b, const struct plan *p, struct fault *f)
 {
     struct vdi disk = row_of_disk();
-    return backend_vdi_delete(b->sr, p, &disk, f);
+    return backend_vdi_delete(b->sr, p, &disk, b->arena, &b->deleted, f);
 }
 
 static int run_resize(struct bench *b, const struct plan *p, struct fault *f)
@@ -258,7 +258,7 @@ static int recover(struct bench *b, const struct scenario *s, const struct plan 
     struct vdi wanted = row_of_disk(), base;
     if (!is_of_sr(s) && backend_sr_attach(b->sr, &b->fault) < 0)
         return -1;
-    return backend_settle(b->sr, p, is_of_sr(s) ? NULL : &wanted, b->arena, how, out, &base, &b->fault);
+    return backend_settle(b->sr, p, is_of_sr(s) ? NULL : &wanted, b->arena, how, out, &base, &b->deleted, &b->fault);
 }
 
 /* Where a child is to die: before its n-th mutating call, or at a fault point. */
