@@ -18,7 +18,8 @@ import time
 import unittest
 import uuid as uuids
 
-from client import CurlClient, Fault, HttpError, ProxyClient, TlsClient, UnixClient  # noqa: F401 (also for importers)
+from client import (BridgeClient, CurlClient, Fault, HttpError, ProxyClient, TlsClient,  # noqa: F401 (also for
+                    UnixClient)  # importers)
 
 SOURCE = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 BUILD = os.environ.get("SMAPI_BUILD", os.path.join(SOURCE, "build", "dev"))
@@ -38,7 +39,7 @@ def new_uuid():
 
 def program(name):
     """A program of the build, wherever in it that is."""
-    for place in ("", "server", "server/bin", "bin"):
+    for place in ("", "server", "server/bin", "bin", "tests/tools"):
         path = os.path.join(BUILD, place, name)
         if os.access(path, os.X_OK) and os.path.isfile(path):
             return path
@@ -102,6 +103,7 @@ class Lab:
         self.state = os.path.join(self.dir, "state")
         self.mounts = os.path.join(self.dir, "mount")
         self.log_path = os.path.join(self.dir, "log")
+        self._arming = os.path.join(self.dir, "point")
         self.local_host = new_uuid()
         self.port = None
         self.process = None
@@ -126,14 +128,26 @@ class Lab:
 
     # Life of the daemon.
 
-    def launch(self, point=None, **settings):
-        """Starts it and does not wait. point: SMAPI_POINT; settings: section__key=value for --set."""
+    def arm(self, spec):
+        """From now on the daemon, running or yet to be started, acts so: see point.h, "<name>:<action>:<n>"."""
+        with open(self._arming + ".new", "w", encoding="ascii") as out:
+            out.write(spec)
+        os.rename(self._arming + ".new", self._arming)
+
+    def disarm(self):
+        """A point that was armed and not reached acts no more."""
+        self.arm("*:kill:1000000000")
+
+    def acted(self):
+        """The points that acted since the start, in order."""
+        return re.findall(r"^point (\w+)$", self.log(), re.M)
+
+    def launch(self, **settings):
+        """Starts it and does not wait. settings: section__key=value for --set."""
         assert self.process is None, "it runs already"
         for client in self.clients:
             client.close()
-        environment = {k: v for k, v in os.environ.items() if k != "SMAPI_POINT"}
-        if point:
-            environment["SMAPI_POINT"] = point
+        environment = {**os.environ, "SMAPI_POINT": "@" + self._arming}
         argv = [program("smapid"), "--config", self.config_path]
         for name, value in settings.items():
             argv += ["--set", f"{name.replace('__', '.', 1)}={value}"]
@@ -141,9 +155,9 @@ class Lab:
         with open(self.log_path, "ab") as log:
             self.process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment)
 
-    def start(self, point=None, **settings):
+    def start(self, **settings):
         """Starts it and waits until it serves and every SR's recovery has been tried."""
-        self.launch(point, **settings)
+        self.launch(**settings)
         if not self.wait_ready():
             raise AssertionError(f"smapid ended with {self.end_status()} while starting:\n{self.log()}")
         return self
@@ -260,6 +274,10 @@ class Lab:
     def curl(self, host, dialect="spec"):
         return self._keep(CurlClient(self, self.pki.identity("host", host), dialect))
 
+    def bridge(self):
+        """Calls as xapi makes them."""
+        return self._keep(BridgeClient(self, program("smapi-bridge")))
+
     def proxy(self, host):
         return self._keep(ProxyClient(self.host(host)))
 
@@ -315,7 +333,7 @@ class Repository:
 
     def page(self, **keys):
         """One answer of smapi.sr_contents."""
-        return self.client.call("smapi.sr_contents", dialect="spec", sr_uuid=self.uuid, **keys)
+        return self.client.call("smapi.sr_contents", path=f"/sm/{self.kind}", dialect="spec", sr_uuid=self.uuid, **keys)
 
     def contents(self):
         """Rows of all its disks, by uuid."""
