@@ -24,6 +24,7 @@ enum capability {
     CAP_vdi_read,
     CAP_vdi_reset,
     CAP_vdi_compose,
+    CAP_vdi_generate_config, /* a disk can be reached again from its SR's device_config alone */
     CAP_vdi_attach,
     CAP_vdi_activate,
     CAP_disk_write,

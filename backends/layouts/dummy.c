@@ -9,35 +9,29 @@
 
 #define DUMMY_SIZE UINT64_C(2000000000000)
 
-enum { DISKS_MAX = 65536, WRITES_MAX = 65536, BYTES_MAX = 4 << 20 };
+enum { DISKS_MAX = 16384, WRITES_MAX = 65536, BYTES_MAX = 4 << 20, SR_BYTES_MAX = 128 << 20, ARENA_MAX = 512 << 20 };
 
 struct dummy_write {
-    uint64_t epoch;
-    char *data; /* malloc'd */
+    struct dummy_write *next;
+    struct disk_write write;
 };
 
+/* In the arena of its SR, as its writes are. */
 struct dummy_disk {
     struct dummy_disk *next;
     struct uuid uuid;
     uint64_t newest; /* epoch activated */
-    struct dummy_write *writes;
-    size_t count, room, bytes;
+    struct dummy_write *first, *last;
+    size_t count, bytes;
 };
 
 /* sr->state. The mutex guards everything in it: disks of one SR are worked on by several threads. */
 struct dummy_sr {
     pthread_mutex_t mutex;
-    struct dummy_disk *disks;
-    size_t count;
+    struct arena *arena;
+    struct dummy_disk *disks, *spare; /* spare: records of disks that are gone */
+    size_t count, bytes;              /* bytes: of all writes ever, as they are freed with the SR */
 };
-
-static void disk_free(struct dummy_disk *d)
-{
-    for (size_t i = 0; i < d->count; i++)
-        free(d->writes[i].data);
-    free(d->writes);
-    free(d);
-}
 
 static int dummy_sr_create(struct sr *sr, const struct plan *plan, struct fault *f)
 {
@@ -60,6 +54,7 @@ static int dummy_sr_attach(struct sr *sr, struct fault *f)
     if (!state)
         abort();
     pthread_mutex_init(&state->mutex, NULL);
+    state->arena = arena_new(ARENA_MAX);
     sr->state = state;
     log_line(LOG_DEBUG, "dummy sr_attach sr=%s", sr->uuid.text);
     return 0;
@@ -69,11 +64,7 @@ static void dummy_sr_detach(struct sr *sr)
 {
     log_line(LOG_DEBUG, "dummy sr_detach sr=%s", sr->uuid.text);
     struct dummy_sr *state = TAKE(sr->state);
-    while (state->disks) {
-        struct dummy_disk *d = state->disks;
-        state->disks = d->next;
-        disk_free(d);
-    }
+    arena_free(state->arena);
     pthread_mutex_destroy(&state->mutex);
     free(state);
 }
@@ -145,7 +136,8 @@ static int dummy_vdi_delete(struct sr *sr, const struct plan *plan, const struct
     if (gone) {
         *at = gone->next;
         state->count--;
-        disk_free(gone);
+        gone->next = state->spare;
+        state->spare = gone;
     }
     pthread_mutex_unlock(&state->mutex);
     return 0;
@@ -225,11 +217,12 @@ static struct dummy_disk *disk_of(struct dummy_sr *state, const struct uuid *uui
     for (struct dummy_disk *d = state->disks; d; d = d->next)
         if (uuid_equal(&d->uuid, uuid))
             return d;
-    struct dummy_disk *d = state->count < DISKS_MAX ? calloc(1, sizeof *d) : NULL;
-    if (!d)
+    if (state->count == DISKS_MAX)
         return NULL;
-    d->uuid = *uuid;
-    d->next = state->disks;
+    struct dummy_disk *d = state->spare ? state->spare : ARENA_NEW(state->arena, struct dummy_disk);
+    if (d == state->spare)
+        state->spare = d->next;
+    *d = (struct dummy_disk){.next = state->disks, .uuid = *uuid};
     state->disks = d;
     state->count++;
     return d;
@@ -260,25 +253,26 @@ static int dummy_vdi_deactivate(struct sr *sr, const struct vdi *vdi, struct fau
     return 0;
 }
 
-static int disk_append(struct dummy_disk *d, uint64_t epoch, const char *data, struct fault *f)
+static int disk_append(struct dummy_sr *state, struct dummy_disk *d, uint64_t epoch, const char *data, struct fault *f)
 {
     size_t length = strlen(data);
     if (epoch < d->newest)
         return fault_set(f, FAULT_LockErr,
                          "disk %s: a write of epoch %" PRIu64 " is too late, epoch %" PRIu64 " was activated since",
                          d->uuid.text, epoch, d->newest);
-    if (d->count == WRITES_MAX || length > BYTES_MAX || d->bytes > BYTES_MAX - length)
-        return fault_set(f, FAULT_SRNoSpace, "disk %s keeps %d writes and %d bytes at most", d->uuid.text, WRITES_MAX,
-                         BYTES_MAX);
-    if (d->count == d->room) {
-        d->room = d->room ? d->room * 2 : 16;
-        d->writes = realloc(d->writes, d->room * sizeof *d->writes);
-    }
-    char *copy = strdup(data);
-    if (!d->writes || !copy)
-        abort();
-    d->writes[d->count++] = (struct dummy_write){epoch, copy};
+    if (d->count == WRITES_MAX || length > BYTES_MAX || d->bytes > BYTES_MAX - length || state->bytes > SR_BYTES_MAX)
+        return fault_set(f, FAULT_SRNoSpace, "disk %s keeps %d writes and %d bytes at most, its SR %d bytes",
+                         d->uuid.text, WRITES_MAX, BYTES_MAX, SR_BYTES_MAX);
+    struct dummy_write *w = ARENA_NEW(state->arena, struct dummy_write);
+    w->write = (struct disk_write){epoch, arena_text(state->arena, data)};
+    if (d->last)
+        d->last->next = w;
+    else
+        d->first = w;
+    d->last = w;
+    d->count++;
     d->bytes += length;
+    state->bytes += length + sizeof *w;
     return 0;
 }
 
@@ -289,7 +283,7 @@ static int dummy_disk_write(struct sr *sr, const struct vdi *vdi, uint64_t epoch
              epoch, strlen(data));
     pthread_mutex_lock(&state->mutex);
     struct dummy_disk *d = disk_of(state, &vdi->uuid);
-    int r = d ? disk_append(d, epoch, data, f) : too_many(sr, f);
+    int r = d ? disk_append(state, d, epoch, data, f) : too_many(sr, f);
     pthread_mutex_unlock(&state->mutex);
     return r;
 }
@@ -304,8 +298,9 @@ static int dummy_disk_log(struct sr *sr, const struct vdi *vdi, struct arena *a,
         *out = ARENA_ARRAY(a, struct disk_write, d->count);
         *count = d->count;
     }
-    for (size_t i = 0; d && i < d->count; i++)
-        (*out)[i] = (struct disk_write){d->writes[i].epoch, arena_text(a, d->writes[i].data)};
+    size_t i = 0;
+    for (const struct dummy_write *w = d ? d->first : NULL; w; w = w->next)
+        (*out)[i++] = (struct disk_write){w->write.epoch, arena_text(a, w->write.data)};
     pthread_mutex_unlock(&state->mutex);
     return d ? 0 : too_many(sr, f);
 }

@@ -56,18 +56,10 @@ struct scanned *scan_cache_find(const struct scan_cache *c, const struct uuid *u
     return at ? &c->items[at - 1] : NULL;
 }
 
-static void *must(void *p)
-{
-    if (!p)
-        abort();
-    return p;
-}
-
 static void cache_index(struct scan_cache *c)
 {
     size_t places = file_places_for(c->room);
-    free(c->index);
-    c->index = must(calloc(places, sizeof *c->index));
+    c->index = ARENA_ARRAY(c->arena, struct place_of, places);
     c->mask = places - 1;
     for (size_t i = 0; i < c->count; i++) {
         uint32_t hash = file_uuid_hash(&c->items[i].uuid);
@@ -75,22 +67,30 @@ static void cache_index(struct scan_cache *c)
     }
 }
 
+static void cache_grow(struct scan_cache *c)
+{
+    struct scanned *items = ARENA_ARRAY(c->arena, struct scanned, c->room * 2);
+    memcpy(items, c->items, c->count * sizeof *items);
+    c->items = items;
+    c->room *= 2;
+    cache_index(c);
+}
+
 static struct scan_cache *cache_new(size_t room)
 {
-    struct scan_cache *c = must(calloc(1, sizeof *c));
+    struct arena *arena = arena_new(CACHE_MAX);
+    struct scan_cache *c = ARENA_NEW(arena, struct scan_cache);
+    c->arena = arena;
     c->room = room;
-    c->items = must(malloc(room * sizeof *c->items));
+    c->items = ARENA_ARRAY(arena, struct scanned, room);
     cache_index(c);
     return c;
 }
 
 void scan_cache_free(struct scan_cache *c)
 {
-    if (!c)
-        return;
-    free(c->items);
-    free(c->index);
-    free(c);
+    if (c)
+        arena_free(c->arena);
 }
 
 static void own_cache(struct scan_cache **c)
@@ -102,11 +102,8 @@ static void own_cache(struct scan_cache **c)
 /* The item of uuid, blank and *added when it was not there. */
 static struct scanned *cache_put(struct scan_cache *c, const struct uuid *uuid, bool *added)
 {
-    if (c->count == c->room) {
-        c->room *= 2;
-        c->items = must(realloc(c->items, c->room * sizeof *c->items));
-        cache_index(c);
-    }
+    if (c->count == c->room)
+        cache_grow(c);
     uint32_t hash = file_uuid_hash(uuid);
     struct place_of *place = cache_place(c, uuid, hash);
     *added = place->at == 0;
@@ -218,7 +215,7 @@ static const struct image_format *know_image(struct pass *p, const char *name, s
 
 static int take_entry(struct pass *p, const struct dirent *e, struct fault *f)
 {
-    struct uuid uuid;
+    struct uuid uuid = UUID_NONE;
     const struct scanned *old;
     bool added;
     const struct image_format *format = know_image(p, e->d_name, &uuid, &old);

@@ -365,6 +365,22 @@ static void a_uuid_that_stands_is_not_made_again(void **state)
     bench_free(b);
 }
 
+static void undoing_a_create_spares_an_image_that_others_put_there(void **state)
+{
+    (void) state;
+    struct bench *b = bench_attached();
+    struct plan p = bench_plan("vdi_create", DISK_UUID);
+    struct vdi wanted = wanted_disk(DISK_UUID, 512), out;
+    enum settled how;
+    p.size = 512;
+    must(b, backend_vdi_create(b->sr, &p, &wanted, b->arena, &out, &b->fault));
+    shell("cd %s && echo precious > new && mv new " DISK_UUID ".raw", b->location);
+    must(b, backend_settle(b->sr, &p, &wanted, b->arena, &how, &out, &out, &b->deleted, &b->fault));
+    assert_int_equal(how, SETTLED_UNDONE);
+    shell("grep -q precious %s/" DISK_UUID ".raw", b->location);
+    bench_free(b);
+}
+
 static void sizes_and_formats_that_cannot_be_are_refused(void **state)
 {
     (void) state;
@@ -768,6 +784,7 @@ int main(void)
         cmocka_unit_test(the_link_accepts_what_leads_there_and_nothing_else),
         cmocka_unit_test(a_new_disk_is_whole_and_keeps_its_labels),
         cmocka_unit_test(a_uuid_that_stands_is_not_made_again),
+        cmocka_unit_test(undoing_a_create_spares_an_image_that_others_put_there),
         cmocka_unit_test(sizes_and_formats_that_cannot_be_are_refused),
         cmocka_unit_test(a_full_file_system_is_44_and_nothing_stays_behind),
         cmocka_unit_test(deleting_is_idempotent_and_takes_the_sidecar),
