@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Trees of disks in a file SR: what each disk must hold, random steps that change it, and the judges who read it: 7zz,
-smapid --image-read and vhd.py."""
+smapi-image-read and vhd.py."""
 import os
 import random
 import shutil
@@ -29,9 +29,9 @@ def write_pieces(sr, vdi, pieces):
 
 
 def image_read(directory, vdi, path):
-    """What smapid --image-read writes into a file."""
+    """What smapi-image-read writes into a file."""
     with open(path, "wb") as out:
-        run = subprocess.run([program("smapid"), "--image-read", directory, vdi], stdout=out, stderr=subprocess.PIPE,
+        run = subprocess.run([program("smapi-image-read"), directory, vdi], stdout=out, stderr=subprocess.PIPE,
                              check=False)
     assert run.returncode == 0, run.stderr.decode()
 
