@@ -186,8 +186,8 @@ int file_fork_finish(struct sr *sr, const struct plan *plan, const struct vdi *w
         return -1;
     const struct vdi new_disk = made_disk(plan, wanted), new_base = base_disk(plan);
     struct vdi made_now, base_now;
-    if (image_describe_now(sr, &new_disk, false, a, &made_now, f) < 0 ||
-        image_describe_now(sr, &new_base, false, a, &base_now, f) < 0)
+    if (image_describe_now(sr, &plan->made, &new_disk, false, a, &made_now, f) < 0 ||
+        image_describe_now(sr, &plan->base, &new_base, false, a, &base_now, f) < 0)
         return -1;
     *made = made_now;
     *base = base_now;

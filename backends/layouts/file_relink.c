@@ -102,7 +102,9 @@ int file_vdi_reset(struct sr *sr, const struct plan *plan, const struct vdi *vdi
         return -1;
     if (renameat(sr->place.dir, temp, sr->place.dir, leaf.file.name) < 0 || POINT(reset_published) < 0)
         return fault_errno(f, FAULT_VDICreate, "rename %s to %s", temp, leaf.file.name);
-    return file_sync(sr, sr->place.dir, sr->place.path, f) < 0 ? -1 : image_describe_now(sr, vdi, false, a, out, f);
+    return file_sync(sr, sr->place.dir, sr->place.path, f) < 0
+               ? -1
+               : image_describe_now(sr, &plan->vdi, vdi, false, a, out, f);
 }
 
 /* ------------------------------------------------------------------ compose */
@@ -152,8 +154,8 @@ int file_compose_finish(struct sr *sr, const struct plan *plan, const struct vdi
     /* A raw parent has nowhere to say so; scans see that it has a child. */
     if (file.format->hide && file_hide(sr, &plan->base, f) < 0)
         return -1;
-    if (image_describe_now(sr, vdi, false, a, &child_now, f) < 0 ||
-        image_describe_now(sr, parent, true, a, &parent_now, f) < 0)
+    if (image_describe_now(sr, &plan->vdi, vdi, false, a, &child_now, f) < 0 ||
+        image_describe_now(sr, &plan->base, parent, true, a, &parent_now, f) < 0)
         return -1;
     *out = child_now;
     *base = parent_now;
