@@ -51,6 +51,12 @@ struct image_file {
     int fd;
     struct stat st;
 };
+static inline void own_image(const struct image_file *file)
+{
+    own_fd(&file->fd);
+}
+#define AUTO_IMAGE __attribute__((cleanup(own_image))) /* begin with .fd = -1 */
+
 /* Opens the disk's one image, of that format or ("") of any. VDIUnavailable when there is none, more than one, or it is
    no plain file with one name. Close fd. */
 int image_open(struct sr *sr, const struct uuid *vdi, const char *format, int flags, struct image_file *out,
