@@ -82,6 +82,7 @@ class Recipe:
     changing it); final checks that it is, once the call was repeated."""
 
     undone = False  # without an operation id it is undone unless its result was committed
+    past = frozenset()  # points of the file layout from which on it is completed all the same
     repeated = ()   # faults a repeat without operation id may meet when it was done
     strangers = frozenset()
     kinds = ("file", "dummy")
@@ -331,6 +332,7 @@ class TreeRecipe(Recipe):
 
 class VdiSnapshot(TreeRecipe):
     undone = True
+    past = {"fork_published", "fork_second_made", "hide_written", "fork_hidden", "effects_done"}
     method = "vdi_snapshot"
     kinds = Recipe.kinds
 

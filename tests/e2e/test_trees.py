@@ -77,7 +77,7 @@ class RandomTrees(TreeTest):
         while time.monotonic() < deadline or deepest < LIMIT:
             self.step(t)
             images = t.listed()
-            steps, deepest = steps + 1, max([deepest, *(trees.depth(images, vdi) for vdi in t.disks)])
+            steps, deepest = steps + 1, max([deepest, *(len(vhd.lineage(images, vdi)) for vdi in t.disks)])
         print(f"{steps} steps, seed {SEED}, {len(t.disks)} disks at the end", flush=True)
         self.emptied(t)
 

@@ -304,16 +304,28 @@ def read(directory, uuid):
     return bytes(disk)
 
 
-def judge(directory):
-    """Every VHD of an SR's directory by the rules of today's manager, as {uuid: Image}. Unsound when one breaks them."""
+def lineage(images, vdi):
+    """uuids from a disk to its base, of {uuid: Image}; longer than any chain when it goes round."""
+    line = [vdi]
+    while vdi in images and images[vdi].parent and len(line) <= LONGEST_CHAIN:
+        vdi = images[vdi].parent
+        line.append(vdi)
+    return line
+
+
+def judge(directory, load=Image):
+    """Every VHD of an SR's directory by the rules of today's manager, as {uuid: Image}. Unsound when one breaks them.
+    load may remember images by their path."""
     found = {}
     for name in sorted(os.listdir(directory)):
         if not name.endswith(".vhd"):
             continue
-        image = found[name[:-4]] = Image(os.path.join(directory, name))
+        image = found[name[:-4]] = load(os.path.join(directory, name))
         need(image.size % BLOCK == 0 and BLOCK <= image.size <= LARGEST, f"{name}: size {image.size}")
     for name, image in found.items():
-        chain(directory, name)
+        line = lineage(found, name)
+        need(len(line) <= LONGEST_CHAIN, f"{name} has {len(line)} images")
+        need(line[-1] in found or os.path.exists(os.path.join(directory, line[-1] + ".raw")), f"no {line[-1]}")
         if image.parent in found:
             need(found[image.parent].hidden, f"{image.parent} is a parent, and not hidden")
             need(image.parent_id == uuids.UUID(found[image.parent].uuid).bytes, f"{name}: its parent's uuid")
