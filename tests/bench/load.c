@@ -15,6 +15,7 @@
 #include <sys/epoll.h>
 
 enum { CALLS_MAX = 1 << 20, MESSAGE_MAX = 1 << 17, EVENTS = 64 };
+#define PATIENCE_NS INT64_C(10000000000)
 
 struct client {
     SSL *tls;
@@ -89,6 +90,18 @@ static void take_answer(struct client *c)
     exit(EXIT_FAILURE);
 }
 
+/* Never sleeps: waking a load that sleeps would be charged to the server, and only to one slow enough to let it. */
+static int wait_ready(struct epoll_event events[EVENTS])
+{
+    int64_t until = clock_boot_ns() + PATIENCE_NS;
+    int ready;
+    do
+        ready = epoll_wait(load.poll, events, EVENTS, 0);
+    while (ready == 0 && clock_boot_ns() < until);
+    need(ready > 0, "an answer in 10 s");
+    return ready;
+}
+
 static void run(size_t calls)
 {
     double *took = calloc(calls, sizeof *took);
@@ -99,8 +112,7 @@ static void run(size_t calls)
         send_call(&load.clients[begun]);
     while (done < calls) {
         struct epoll_event events[EVENTS];
-        int ready = epoll_wait(load.poll, events, EVENTS, 10000);
-        need(ready > 0, "no answer in 10 s");
+        int ready = wait_ready(events);
         for (int i = 0; i < ready; i++) {
             struct client *c = events[i].data.ptr;
             take_answer(c);
