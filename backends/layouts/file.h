@@ -51,6 +51,12 @@ struct image_file {
     int fd;
     struct stat st;
 };
+static inline void own_image(const struct image_file *file)
+{
+    own_fd(&file->fd);
+}
+#define AUTO_IMAGE __attribute__((cleanup(own_image))) /* begin with .fd = -1 */
+
 /* Opens the disk's one image, of that format or ("") of any. VDIUnavailable when there is none, more than one, or it is
    no plain file with one name. Close fd. */
 int image_open(struct sr *sr, const struct uuid *vdi, const char *format, int flags, struct image_file *out,
@@ -68,8 +74,8 @@ int image_publish(int dir, const char *temp, const char *name);
 void image_describe(int dir, const struct uuid *uuid, const struct image_format *format, const struct image_info *info,
                     const struct vdi *known, struct arena *a, struct vdi *out);
 /* The same of what stands now, and with hidden set of one that is hidden although it cannot say so itself. */
-int image_describe_now(struct sr *sr, const struct vdi *known, bool hidden, struct arena *a, struct vdi *out,
-                       struct fault *f);
+int image_describe_now(struct sr *sr, const struct uuid *uuid, const struct vdi *known, bool hidden, struct arena *a,
+                       struct vdi *out, struct fault *f);
 /* VDIExists when something stands under the disk's name, SRNoSpace when no block is free. */
 int image_check_free(struct sr *sr, const struct uuid *vdi, struct fault *f);
 /* The format asked for, or the default. VDIType when there is none of that name. */
@@ -162,7 +168,7 @@ int file_vdi_reset(struct sr *sr, const struct plan *plan, const struct vdi *vdi
                    struct fault *f);
 int file_vdi_compose(struct sr *sr, const struct plan *plan, const struct vdi *vdi, const struct vdi *parent,
                      struct arena *a, struct vdi *out, struct vdi *base, struct fault *f);
-/* The second half, once the child has its parent, from wherever it stopped. */
+/* The second half, once the child has its parent, from wherever it stopped. vdi, parent: their rows, or NULL. */
 int file_compose_finish(struct sr *sr, const struct plan *plan, const struct vdi *vdi, const struct vdi *parent,
                         struct arena *a, struct vdi *out, struct vdi *base, struct fault *f);
 /* Says that others are made from it: hidden and, when it cannot be written by mistake either, read-only. Synced; done

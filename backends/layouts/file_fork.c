@@ -177,17 +177,14 @@ static int publish_second(struct sr *sr, const struct plan *plan, const struct i
 int file_fork_finish(struct sr *sr, const struct plan *plan, const struct vdi *wanted, struct arena *a,
                      struct vdi *made, struct vdi *base, struct fault *f)
 {
-    struct image_file file;
-    if (image_open(sr, &plan->base, "", O_RDONLY, &file, f) < 0)
-        return -1;
-    AUTO_FD int fd = file.fd;
-    if (publish_second(sr, plan, &file, wanted, a, f) < 0 || file_hide(sr, &plan->base, f) < 0 ||
-        PASS(fork_hidden, plan, f) < 0)
+    AUTO_IMAGE struct image_file file = {.fd = -1};
+    if (image_open(sr, &plan->base, "", O_RDONLY, &file, f) < 0 || publish_second(sr, plan, &file, wanted, a, f) < 0 ||
+        file_hide(sr, &plan->base, f) < 0 || PASS(fork_hidden, plan, f) < 0)
         return -1;
     const struct vdi new_disk = made_disk(plan, wanted), new_base = base_disk(plan);
     struct vdi made_now, base_now;
-    if (image_describe_now(sr, &new_disk, false, a, &made_now, f) < 0 ||
-        image_describe_now(sr, &new_base, false, a, &base_now, f) < 0)
+    if (image_describe_now(sr, &plan->made, &new_disk, false, a, &made_now, f) < 0 ||
+        image_describe_now(sr, &plan->base, &new_base, false, a, &base_now, f) < 0)
         return -1;
     *made = made_now;
     *base = base_now;
@@ -197,12 +194,10 @@ int file_fork_finish(struct sr *sr, const struct plan *plan, const struct vdi *w
 int file_vdi_fork(struct sr *sr, const struct plan *plan, const struct vdi *wanted, const struct vdi *vdi,
                   struct arena *a, struct vdi *made, struct vdi *base, struct fault *f)
 {
-    struct image_file leaf;
-    if (image_open(sr, &plan->vdi, vdi->format, O_RDONLY, &leaf, f) < 0)
-        return -1;
-    AUTO_FD int fd = leaf.fd;
-    if (check_source(sr, plan, &leaf, f) < 0 || link_base(sr, plan, &leaf, f) < 0 ||
-        make_children(sr, plan, &leaf, wanted, f) < 0 || publish_child(sr, plan, &leaf, f) < 0)
+    AUTO_IMAGE struct image_file leaf = {.fd = -1};
+    if (image_open(sr, &plan->vdi, vdi->format, O_RDONLY, &leaf, f) < 0 || check_source(sr, plan, &leaf, f) < 0 ||
+        link_base(sr, plan, &leaf, f) < 0 || make_children(sr, plan, &leaf, wanted, f) < 0 ||
+        publish_child(sr, plan, &leaf, f) < 0)
         return -1;
     return file_fork_finish(sr, plan, wanted, a, made, base, f);
 }

@@ -149,19 +149,21 @@ void image_describe(int dir, const struct uuid *uuid, const struct image_format 
     *out = vdi;
 }
 
-int image_describe_now(struct sr *sr, const struct vdi *known, bool hidden, struct arena *a, struct vdi *out,
-                       struct fault *f)
+int image_describe_now(struct sr *sr, const struct uuid *uuid, const struct vdi *known, bool hidden, struct arena *a,
+                       struct vdi *out, struct fault *f)
 {
     struct image_file file;
     struct image_info info;
-    if (image_open(sr, &known->uuid, "", O_RDONLY, &file, f) < 0)
+    struct vdi kept;
+    if (image_open(sr, uuid, "", O_RDONLY, &file, f) < 0)
         return -1;
     AUTO_FD int fd = file.fd;
     if (file.format->info(fd, &info, f) < 0)
-        return fault_prefix(f, "disk %s", known->uuid.text);
+        return fault_prefix(f, "disk %s", uuid->text);
     info.hidden = info.hidden || hidden;
-    const struct vdi kept = layout_copy(a, known);
-    image_describe(sr->place.dir, &known->uuid, file.format, &info, &kept, a, out);
+    if (known)
+        kept = layout_copy(a, known);
+    image_describe(sr->place.dir, uuid, file.format, &info, known ? &kept : NULL, a, out);
     return 0;
 }
 

@@ -12,6 +12,12 @@ struct leaf {
     struct image_info info;
 };
 
+static void own_leaf(const struct leaf *leaf)
+{
+    own_fd(&leaf->file.fd);
+}
+#define AUTO_LEAF __attribute__((cleanup(own_leaf)))
+
 static int check_leaf(struct sr *sr, const struct uuid *vdi, const struct leaf *leaf, struct fault *f)
 {
     struct offspring o;
@@ -22,7 +28,6 @@ static int check_leaf(struct sr *sr, const struct uuid *vdi, const struct leaf *
     return o.count ? fault_set(f, FAULT_VDIInUse, "disk %s is the parent of %zu others", vdi->text, o.count) : 0;
 }
 
-/* Close out->file.fd. */
 static int open_leaf(struct sr *sr, const struct vdi *vdi, int flags, struct leaf *out, struct fault *f)
 {
     struct leaf leaf;
@@ -54,22 +59,20 @@ static int hide_image(struct sr *sr, const struct image_file *file, struct fault
 
 int file_hide(struct sr *sr, const struct uuid *vdi, struct fault *f)
 {
-    struct image_file file;
+    AUTO_IMAGE struct image_file file = {.fd = -1}, writable = {.fd = -1};
     struct image_info info;
     if (image_open(sr, vdi, "", O_RDONLY, &file, f) < 0)
         return -1;
-    AUTO_FD int old = file.fd;
-    if (file.format->info(old, &info, f) < 0)
+    if (file.format->info(file.fd, &info, f) < 0)
         return fault_prefix(f, "disk %s", vdi->text);
     if (info.hidden && (file.st.st_mode & 07777) == 0400)
-        return file_sync(sr, old, file.name, f);
+        return file_sync(sr, file.fd, file.name, f);
     if (!file.format->hide)
         return fault_set(f, FAULT_VDIDelete, "disk %s is the parent of others, and a %s image cannot be hidden",
                          vdi->text, file.format->name);
-    if (fchmod(old, 0600) < 0 || image_open(sr, vdi, file.format->name, O_RDWR, &file, f) < 0)
-        return fault_errno(f, FAULT_VDIDelete, "open %s to hide it", file.name);
-    AUTO_FD int fd = file.fd;
-    return hide_image(sr, &file, f);
+    if (fchmod(file.fd, 0600) < 0)
+        return fault_errno(f, FAULT_VDIDelete, "make %s writable to hide it", file.name);
+    return image_open(sr, vdi, file.format->name, O_RDWR, &writable, f) < 0 ? -1 : hide_image(sr, &writable, f);
 }
 
 /* ------------------------------------------------------------------ reset */
@@ -90,10 +93,9 @@ int file_vdi_reset(struct sr *sr, const struct plan *plan, const struct vdi *vdi
                    struct fault *f)
 {
     char temp[TEMPORARY_NAME];
-    struct leaf leaf;
+    AUTO_LEAF struct leaf leaf = {.file = {.fd = -1}};
     if (open_leaf(sr, vdi, O_RDONLY, &leaf, f) < 0)
         return -1;
-    AUTO_FD int fd = leaf.file.fd;
     if (!leaf.info.differencing)
         return fault_set(f, FAULT_Unimplemented, "disk %s was not made from another and cannot be reset to it",
                          vdi->uuid.text);
@@ -102,7 +104,9 @@ int file_vdi_reset(struct sr *sr, const struct plan *plan, const struct vdi *vdi
         return -1;
     if (renameat(sr->place.dir, temp, sr->place.dir, leaf.file.name) < 0 || POINT(reset_published) < 0)
         return fault_errno(f, FAULT_VDICreate, "rename %s to %s", temp, leaf.file.name);
-    return file_sync(sr, sr->place.dir, sr->place.path, f) < 0 ? -1 : image_describe_now(sr, vdi, false, a, out, f);
+    return file_sync(sr, sr->place.dir, sr->place.path, f) < 0
+               ? -1
+               : image_describe_now(sr, &plan->vdi, vdi, false, a, out, f);
 }
 
 /* ------------------------------------------------------------------ compose */
@@ -144,16 +148,15 @@ static int set_parent(struct sr *sr, const struct plan *plan, const struct leaf 
 int file_compose_finish(struct sr *sr, const struct plan *plan, const struct vdi *vdi, const struct vdi *parent,
                         struct arena *a, struct vdi *out, struct vdi *base, struct fault *f)
 {
-    struct image_file file;
+    AUTO_IMAGE struct image_file file = {.fd = -1};
     struct vdi child_now, parent_now;
     if (image_open(sr, &plan->base, "", O_RDONLY, &file, f) < 0)
         return -1;
-    AUTO_FD int fd = file.fd;
     /* A raw parent has nowhere to say so; scans see that it has a child. */
     if (file.format->hide && file_hide(sr, &plan->base, f) < 0)
         return -1;
-    if (image_describe_now(sr, vdi, false, a, &child_now, f) < 0 ||
-        image_describe_now(sr, parent, true, a, &parent_now, f) < 0)
+    if (image_describe_now(sr, &plan->vdi, vdi, false, a, &child_now, f) < 0 ||
+        image_describe_now(sr, &plan->base, parent, true, a, &parent_now, f) < 0)
         return -1;
     *out = child_now;
     *base = parent_now;
@@ -163,17 +166,13 @@ int file_compose_finish(struct sr *sr, const struct plan *plan, const struct vdi
 int file_vdi_compose(struct sr *sr, const struct plan *plan, const struct vdi *vdi, const struct vdi *parent,
                      struct arena *a, struct vdi *out, struct vdi *base, struct fault *f)
 {
-    struct leaf leaf;
-    struct image_file file;
+    AUTO_IMAGE struct image_file file = {.fd = -1};
+    AUTO_LEAF struct leaf leaf = {.file = {.fd = -1}};
     if (uuid_equal(&plan->vdi, &plan->base))
         return fault_set(f, FAULT_InvalidArg, "disk %s cannot be made from itself", vdi->uuid.text);
-    if (open_leaf(sr, vdi, O_RDWR, &leaf, f) < 0)
-        return -1;
-    AUTO_FD int fd = leaf.file.fd;
-    if (image_open(sr, &parent->uuid, parent->format, O_RDONLY, &file, f) < 0)
-        return -1;
-    AUTO_FD int parent_fd = file.fd;
-    if (check_compose(sr, vdi, &leaf, parent, &file, f) < 0 || set_parent(sr, plan, &leaf, &file, f) < 0)
+    if (open_leaf(sr, vdi, O_RDWR, &leaf, f) < 0 ||
+        image_open(sr, &parent->uuid, parent->format, O_RDONLY, &file, f) < 0 ||
+        check_compose(sr, vdi, &leaf, parent, &file, f) < 0 || set_parent(sr, plan, &leaf, &file, f) < 0)
         return -1;
     return file_compose_finish(sr, plan, vdi, parent, a, out, base, f);
 }

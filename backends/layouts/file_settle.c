@@ -188,17 +188,6 @@ static int settle_fork(struct work *w, struct fault *f)
     return 0;
 }
 
-/* The row of the disk an operation changes, or what stands for it. */
-static struct vdi row_of(const struct work *w, const struct uuid *vdi)
-{
-    struct vdi row = vdi_blank();
-    if (w->wanted && uuid_equal(&w->wanted->uuid, vdi))
-        return *w->wanted;
-    row.uuid = *vdi;
-    row.location = vdi->text;
-    return row;
-}
-
 static int settle_reset(struct work *w, struct fault *f)
 {
     struct image_info info;
@@ -226,8 +215,8 @@ static int settle_compose(struct work *w, struct fault *f)
         return 0;
     if (!uuid_equal(&info.parent, &w->plan->base))
         return undone(w, f);
-    const struct vdi child = row_of(w, &w->plan->vdi), parent = row_of(w, &w->plan->base);
-    if (file_compose_finish(w->sr, w->plan, &child, &parent, w->a, w->vdi, w->base, f) < 0)
+    const struct vdi *row = w->wanted && uuid_equal(&w->wanted->uuid, &w->plan->vdi) ? w->wanted : NULL;
+    if (file_compose_finish(w->sr, w->plan, row, NULL, w->a, w->vdi, w->base, f) < 0)
         return -1;
     w->how = SETTLED_DONE;
     return 0;
