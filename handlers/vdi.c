@@ -194,8 +194,26 @@ static int vdi_introduce_act(struct dispatch *d, struct call *c, struct fault *f
     return backend_vdi_introduce(c->sr, &c->plan, c->plan.name, c->arena, &c->work->done, f);
 }
 
+/* As a scan has it: what other disks are made from is hidden, whether it or they were introduced first. */
+static int vdi_introduce_record(struct txn *t, struct call *c, struct fault *f)
+{
+    struct vdi *done = &c->work->done, *parent = NULL;
+    uint64_t children;
+    if (store_vdi_children(t, &c->plan.sr, &done->uuid, &children, f) < 0)
+        return -1;
+    done->hidden = done->hidden || children > 0;
+    if (uuid_is(&done->parent) && store_vdi_find(t, &c->plan.sr, &done->parent, c->arena, &parent, f) < 0)
+        return -1;
+    if (parent && !parent->hidden) {
+        parent->hidden = true;
+        if (store_vdi_put(t, &c->plan.sr, parent, f) < 0)
+            return -1;
+    }
+    return record_done(t, c, f);
+}
+
 const struct phases vdi_introduce_phases = {
-    .check = vdi_introduce_check, .act = vdi_introduce_act, .record = record_done};
+    .check = vdi_introduce_check, .act = vdi_introduce_act, .record = vdi_introduce_record};
 
 /* vdi_update */
 

@@ -7,6 +7,7 @@ Offsets of the footer: 8 features, 12 version, 16 header's offset, 24 time, 28 c
 28 entries, 32 block size, 36 checksum, 40 parent's uuid, 56 parent's time, 64 parent's name, 576 eight locators.
 """
 import os
+import re
 import struct
 import time
 import uuid as uuids
@@ -68,11 +69,11 @@ def geometry(size):
 # ---- making
 
 
-def footer(size, kind=DYNAMIC, uuid=None, hidden=False, creator=b"tap\0"):
+def footer(size, kind=DYNAMIC, uuid=None, hidden=False, creator=b"tap\0", version=0x10003):
     cylinders, heads, sectors = geometry(size)
     data = bytearray(SECTOR)
     struct.pack_into(">8sIIQI4sIIQQHBBI", data, 0, b"conectix", 2, 0x10000, NOWHERE if kind == FIXED else SECTOR,
-                     int(time.time()) - EPOCH, creator, 0x10003, 0, size, size, cylinders, heads, sectors, kind)
+                     int(time.time()) - EPOCH, creator, version, 0, size, size, cylinders, heads, sectors, kind)
     data[68:84] = uuids.UUID(uuid).bytes if uuid else os.urandom(16)
     data[HIDDEN_AT] = hidden
     return sealed(data, 64)
@@ -152,7 +153,8 @@ class Maker:
             struct.pack_into(">I", table, 4 * number, place // SECTOR)
             rest.append(bytes(place - at) + bytes(self.blocks[number][0]) + bytes(self.blocks[number][1]))
             at = place + SECTOR + BLOCK
-        end = footer(self.size, DIFFERENCING if self.parent else DYNAMIC, self.uuid, self.hidden)
+        end = footer(self.size, DIFFERENCING if self.parent else DYNAMIC, self.uuid, self.hidden,
+                     version=0x10003 if self.batmap else 0x10000)  # the first of its versions knew no batmap
         return b"".join([end, header(entries, 1536, parent), table, batmap, texts, *rest, end])
 
     def save(self, directory):
@@ -318,7 +320,7 @@ def judge(directory, load=Image):
     load may remember images by their path."""
     found = {}
     for name in sorted(os.listdir(directory)):
-        if not name.endswith(".vhd"):
+        if not re.fullmatch(r"[0-9a-f-]{36}\.vhd", name):
             continue
         image = found[name[:-4]] = load(os.path.join(directory, name))
         need(image.size % BLOCK == 0 and BLOCK <= image.size <= LARGEST, f"{name}: size {image.size}")
