@@ -11,9 +11,10 @@
 
 /* ------------------------------------------------------------------ types */
 
-static const char *const offered[] = {"SR_PROBE",     "SR_UPDATE",    "VDI_CREATE",    "VDI_DELETE",       "VDI_ATTACH",
-                                      "VDI_DETACH",   "VDI_ACTIVATE", "VDI_RESIZE",    "VDI_DEACTIVATE",   "VDI_UPDATE",
-                                      "VDI_SNAPSHOT", "VDI_CLONE",    "VDI_INTRODUCE", "THIN_PROVISIONING"};
+static const char *const offered[] = {
+    "SR_PROBE",      "SR_UPDATE",         "VDI_CREATE",     "VDI_DELETE",          "VDI_ATTACH",         "VDI_DETACH",
+    "VDI_ACTIVATE",  "VDI_RESIZE",        "VDI_DEACTIVATE", "VDI_UPDATE",          "VDI_SNAPSHOT",       "VDI_CLONE",
+    "VDI_INTRODUCE", "THIN_PROVISIONING", "VDI_COMPOSE",    "VDI_RESET_ON_BOOT/2", "VDI_GENERATE_CONFIG"};
 
 static bool claims(const struct sr_type *type, const char *name)
 {
