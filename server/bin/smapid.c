@@ -6,6 +6,7 @@
 #include "server/config.h"
 #include "server/host.h"
 #include "server/https.h"
+#include "server/permissions.h"
 #include "server/tls.h"
 #include "server/wire/write.h"
 #include "server/workers.h"
@@ -82,6 +83,7 @@ static int read_settings(const struct order *o, struct settings *s, struct fault
 struct daemon {
     const struct settings *settings;
     struct tls *tls;
+    struct permissions *permissions;
     struct uuid host;
     struct store *store;
     struct workers *workers;
@@ -139,8 +141,11 @@ static int start_calls(struct daemon *d, struct fault *f)
     const struct workers_settings pool = {s->limits_workers, s->limits_sr_workers, s->limits_sr_queue};
     const struct dispatch_settings calls = {.store = d->store,
                                             .backend = {s->server_mount_base, store_meta(d->store).server},
+                                            .permissions = d->permissions,
+                                            .multicall_max = s->limits_multicall,
                                             .write_result = wire_write_result,
-                                            .write_fault = wire_write_fault};
+                                            .write_fault = wire_write_fault,
+                                            .write_multicall = wire_write_multicall};
     if (dispatch_new(&calls, &d->dispatch, f) < 0)
         return -1;
     return workers_new(&pool, &d->workers, f);
@@ -199,7 +204,9 @@ static int open_doors(struct daemon *d, struct fault *f)
 static int start(struct daemon *d, struct fault *f)
 {
     bool in_use = false;
-    if (load_tls(d->settings, &d->tls, f) < 0)
+    d->permissions = permissions_new();
+    if (load_tls(d->settings, &d->tls, f) < 0 ||
+        permissions_load(d->permissions, d->settings->server_permissions, f) < 0)
         return EXIT_SETTINGS;
     if (make_places(d, f) < 0)
         return EXIT_SYSTEM;
@@ -224,6 +231,7 @@ static void stop(struct daemon *d)
         dispatch_free(d->dispatch);
     store_close(d->store);
     arena_free(d->arena);
+    permissions_free(d->permissions);
     tls_free(d->tls);
 }
 
@@ -260,10 +268,14 @@ static int serve(const struct settings *settings)
 static int check(const struct settings *s)
 {
     struct tls *tls = NULL;
+    struct permissions *permissions = permissions_new();
     struct fault f;
     int r = load_tls(s, &tls, &f);
+    if (r == 0)
+        r = permissions_load(permissions, s->server_permissions, &f);
     if (r < 0)
         fprintf(stderr, "smapid: %s\n", f.detail);
+    permissions_free(permissions);
     tls_free(tls);
     return r < 0 ? EXIT_SETTINGS : 0;
 }

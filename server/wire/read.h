@@ -10,7 +10,7 @@
 /* Limits of the gate, for requests (design: at most 128 KiB, which is what the kernel lets xapi pass in one argument).
  */
 #define WIRE_BODY_MAX    (128U * 1024U)
-#define WIRE_DEPTH_MAX   16U /* elements open at once; a SMAPI call needs about 8 values deep */
+#define WIRE_DEPTH_MAX   20U /* elements open at once: what a SMAPI call within a system.multicall needs */
 #define WIRE_ELEMENT_MAX 4096U
 #define WIRE_MEMBER_MAX  512U /* per struct */
 #define WIRE_NAME_MAX    128U /* bytes of a member's name */
