@@ -228,11 +228,13 @@ static int take_line(struct reading *r, char *line)
 
 static int read_lines(FILE *in, const char *file, struct reading *r)
 {
-    char line[LINE];
-    for (unsigned number = 1; fgets(line, sizeof line, in); number++) {
-        bool cut = !strchr(line, '\n') && !feof(in);
-        int failed = cut ? fault_set(r->fault, FAULT_InvalidArg, "the line holds a NUL or more than %d bytes", LINE - 2)
-                         : take_line(r, line);
+    AUTO_FREE char *line = NULL;
+    size_t size = 0;
+    ssize_t length;
+    for (unsigned number = 1; (length = getline(&line, &size, in)) >= 0; number++) {
+        bool fits = length <= LINE && !memchr(line, '\0', (size_t) length);
+        int failed = fits ? take_line(r, line)
+                          : fault_set(r->fault, FAULT_InvalidArg, "the line holds a NUL or more than %d bytes", LINE);
         if (failed)
             return fault_prefix(r->fault, "%s:%u", file, number);
     }

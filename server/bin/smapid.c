@@ -94,7 +94,7 @@ struct daemon {
 };
 
 /* No core file and no debugger may see keys and secrets; a broken connection is an error, not a signal. The signals
-   that end us are blocked in every thread and waited for in main. */
+   we obey are blocked in every thread and waited for in main. */
 static void harden(sigset_t *ends)
 {
     const struct rlimit no_core = {0, 0};
@@ -110,6 +110,7 @@ static void harden(sigset_t *ends)
     sigemptyset(ends);
     sigaddset(ends, SIGTERM);
     sigaddset(ends, SIGINT);
+    sigaddset(ends, SIGHUP);
     pthread_sigmask(SIG_BLOCK, ends, NULL);
 }
 
@@ -246,6 +247,16 @@ static void log_ready(const struct daemon *d)
              s->server_socket, d->host.text);
 }
 
+/* What cannot be read leaves what was there in force. */
+static void reload(const struct daemon *d)
+{
+    struct fault f;
+    if (permissions_load(d->permissions, d->settings->server_permissions, &f) < 0)
+        log_line(LOG_ERROR, "the permissions stay as they were: %s", f.detail);
+    else
+        log_line(LOG_INFO, "reloaded");
+}
+
 static int serve(const struct settings *settings)
 {
     struct daemon d = {.settings = settings};
@@ -256,7 +267,8 @@ static int serve(const struct settings *settings)
     int status = start(&d, &f);
     if (status == 0) {
         log_ready(&d);
-        sigwait(&ends, &signal_number);
+        while (sigwait(&ends, &signal_number) == 0 && signal_number == SIGHUP)
+            reload(&d);
         log_line(LOG_INFO, "%s: answering what is under way", strsignal(signal_number));
     } else {
         log_line(LOG_ERROR, "%s", f.detail);
