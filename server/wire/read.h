@@ -24,7 +24,7 @@ struct wire_call {
 };
 
 /* Checks and reads a body of length bytes (not NUL-terminated). -1 with fault BadRequest, naming what is wrong and at
-   which byte, never quoting more than 40 bytes of input. Never fetches anything, expands only the five predefined and
+   which byte, never quoting the input. Never fetches anything, expands only the five predefined and
    numeric references. What it keeps comes only from arena, in proportion to length and below 1 MiB; libxml2's parser
    is kept from call to call, one for each thread that reads. Safe on any thread. */
 int wire_read_call(struct arena *arena, const char *body, size_t length, struct wire_call *out, struct fault *f);
