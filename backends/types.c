@@ -77,8 +77,11 @@ static const char *bad_flag(const char *text)
     return strcmp(text, "true") == 0 || strcmp(text, "false") == 0 ? NULL : "neither true nor false";
 }
 
+/* A secret may be any text. */
 static const char *bad_value(const struct config_key *key, const char *value)
 {
+    if (strcmp(key->kind, "secret") == 0)
+        return NULL;
     return strcmp(key->kind, "flag") == 0 ? bad_flag(value) : bad_path(value);
 }
 
@@ -88,6 +91,18 @@ static const struct config_key *key_find(const struct sr_type *type, const char 
         if (strcmp(type->keys[i].key, name) == 0)
             return &type->keys[i];
     return NULL;
+}
+
+static bool ends_in(const char *text, const char *end)
+{
+    size_t length = strlen(text), end_length = strlen(end);
+    return length >= end_length && strcasecmp(text + length - end_length, end) == 0;
+}
+
+bool config_key_is_secret(const struct sr_type *type, const char *name)
+{
+    const struct config_key *key = type ? key_find(type, name) : NULL;
+    return (key && strcmp(key->kind, "secret") == 0) || ends_in(name, "password") || ends_in(name, "_secret");
 }
 
 static int refuse_key(const struct sr_type *type, const char *name, struct fault *f)

@@ -33,6 +33,10 @@ const struct sr_type *sr_types(size_t *count);
 /* NULL when there is none; SRUnknownType is the caller's to say. */
 const struct sr_type *sr_type_find(const char *name);
 
+/* Whether the value of this key of a device_config must never be seen: a key of kind secret, and by name, for every
+   type (NULL too), what ends in "password" or "_secret", in whatever case. */
+bool config_key_is_secret(const struct sr_type *type, const char *key);
+
 /* Checks a device_config against the type's keys: each required one there, each value of its kind, no unknown key
    (InvalidArg; SRmaster, which xapi puts into every call, is known everywhere). When partial is set, as for a probe,
    nothing but what is there is checked, and keys marked REQUIRED are still required. */

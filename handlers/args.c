@@ -105,9 +105,17 @@ static int store(const struct method *m, const struct param *p, const struct val
     case PARAM_map:
         return take_map(v, a, at) ? 0 : refuse(f, m, p->name, "a struct of strings", v);
     case PARAM_array:
-        break;
+        if (v->kind != VALUE_ARRAY)
+            return refuse(f, m, p->name, "an array", v);
+        *(arg_array *) at = v;
+        return 0;
+    case PARAM_secret:
+        if (v->kind != VALUE_STRING)
+            return refuse(f, m, p->name, "a string", v);
+        *(arg_secret *) at = (struct secret){v->text};
+        return 0;
     }
-    return 0;
+    return -1;
 }
 
 static const struct param *param_find(const struct method *m, const char *name, enum place_kind place)
@@ -125,7 +133,7 @@ static int check_key(const struct method *m, const struct member *member, struct
     struct pairs ignored;
     if (!key)
         return fault_set(f, FAULT_BadRequest, "%s: unknown member \"%.*s\"", m->name, QUOTE, member->name);
-    if (key->kind == PARAM_text && member->value->kind != VALUE_STRING)
+    if ((key->kind == PARAM_text || key->kind == PARAM_secret) && member->value->kind != VALUE_STRING)
         return refuse(f, m, member->name, "a string", member->value);
     if (key->kind == PARAM_array && member->value->kind != VALUE_ARRAY)
         return refuse(f, m, member->name, "an array", member->value);

@@ -5,37 +5,43 @@
 
 #include "server/base/fault.h"
 #include "server/base/identity.h"
+#include "server/base/secret.h"
 #include "server/base/turn.h"
 #include "server/wire/value.h"
 #include "store/journal.h"
 
 struct method;
+struct multicall;
 struct sr;
 struct work;
 
 /* What most calls name, taken from their arguments. */
 struct call_keys {
-    struct uuid sr, vdi;  /* none when not given */
-    const char *location; /* of the disk; NULL when not given */
-    struct pairs config;  /* device_config without the members xapi and /RPC2 put there (SRmaster, type) */
-    const char *type;     /* of the path, or device_config's member type; NULL when neither */
+    struct uuid sr, vdi;    /* none when not given */
+    const char *location;   /* of the disk; NULL when not given */
+    struct pairs config;    /* device_config without the members xapi and /RPC2 put there (SRmaster, type); secret ones
+                               show SECRET_SHOWN */
+    struct secrets secrets; /* what the secret members of device_config hide */
+    const char *type;       /* of the path, or device_config's member type; NULL when neither */
 };
 
 struct call {
     /* From the server. */
     struct arena *arena; /* the call's; everything below lives in it */
     uint64_t id;         /* counts calls of this process, for log lines and the header X-SMAPI-Call-Id */
-    struct identity who;
-    const char *type;  /* of the path /sm/<type>; NULL for /RPC2 */
-    struct op_key op;  /* X-SMAPI-Op-Id; digest filled when given */
-    const char *trace; /* traceparent header, or NULL */
-    int64_t arrived;   /* clock_boot_ns when the body was whole */
+    unsigned part;       /* of a system.multicall, from 1; 0 for a call of its own */
+    struct identity who; /* dispatch_prepare puts there who it is by the permissions */
+    const char *type;    /* of the path /sm/<type>; NULL for /RPC2 */
+    struct op_key op;    /* X-SMAPI-Op-Id; digest filled when given */
+    const char *trace;   /* traceparent header, or NULL */
+    int64_t arrived;     /* clock_boot_ns when the body was whole */
 
     /* From dispatch_prepare. */
     const struct method *method; /* NULL until known */
     const void *args;            /* struct <name>_args of its row */
     struct call_keys keys;
     struct turn turn;
+    struct multicall *multicall; /* of system.multicall, else NULL */
 
     /* While it runs. */
     struct sr *sr;     /* of calls on a known SR */

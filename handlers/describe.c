@@ -52,6 +52,24 @@ static void describe_methods(struct text *out)
     text_add(out, "]");
 }
 
+static void describe_roles(struct text *out)
+{
+    text_add(out, ",\n\"roles\":[");
+    for (enum role role = ROLE_NONE; role < ROLE_COUNT; role++) {
+        open_row(out, role == ROLE_NONE);
+        field(out, "name", role_name(role));
+        text_add(out, ",\"verbs\":[");
+        for (unsigned verb = VERB_READ, first = 1; verb <= VERB_ADMIN; verb <<= 1) {
+            if (role_verbs(role) & verb) {
+                text_printf(out, "%s\"%s\"", first ? "" : ",", verb_name((enum verb) verb));
+                first = 0;
+            }
+        }
+        text_add(out, "]}");
+    }
+    text_add(out, "]");
+}
+
 static void describe_faults(struct text *out)
 {
     size_t count;
@@ -143,6 +161,7 @@ void dispatch_describe(struct text *out)
 {
     text_add(out, "{");
     describe_methods(out);
+    describe_roles(out);
     describe_faults(out);
     describe_types(out);
     describe_points(out);

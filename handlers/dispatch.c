@@ -2,6 +2,7 @@
 #include "handlers/dispatch.h"
 
 #include "handlers/args.h"
+#include "handlers/multicall.h"
 #include "handlers/state.h"
 #include "server/base/clock.h"
 #include "server/base/log.h"
@@ -9,24 +10,6 @@
 #include <string.h>
 
 enum { QUOTED = 40, LOGGED_DETAIL = 400 };
-
-/* What each role may; per-SR permissions narrow it further. */
-static unsigned role_verbs(enum role role)
-{
-    switch (role) {
-    case ROLE_READER:
-        return VERB_READ;
-    case ROLE_HOST:
-        return VERB_READ | VERB_DATA | VERB_MANAGE;
-    case ROLE_OPERATOR:
-        return VERB_READ | VERB_DATA | VERB_MANAGE | VERB_BREAK;
-    case ROLE_ADMIN:
-        return VERB_READ | VERB_DATA | VERB_MANAGE | VERB_BREAK | VERB_ADMIN;
-    case ROLE_NONE:
-        break;
-    }
-    return 0;
-}
 
 static void set_reply(struct call *c, char *bytes, size_t length)
 {
@@ -54,10 +37,12 @@ static void log_outcome(const struct call *c)
 {
     int64_t now = clock_boot_ns();
     int64_t began = c->started ? c->started : now;
-    char detail[LOGGED_DETAIL + 16] = "";
+    char detail[LOGGED_DETAIL + 16] = "", part[16] = "";
+    if (c->part)
+        snprintf(part, sizeof part, ".%u", c->part);
     if (c->fault.code)
         snprintf(detail, sizeof detail, " detail=\"%.*s\"", LOGGED_DETAIL, c->fault.detail);
-    log_line(LOG_INFO, "call=%" PRIu64 " by=%s method=%s sr=%s vdi=%s fault=%s ms=%.3f wait=%.3f%s%s%s", c->id,
+    log_line(LOG_INFO, "call=%" PRIu64 "%s by=%s method=%s sr=%s vdi=%s fault=%s ms=%.3f wait=%.3f%s%s%s", c->id, part,
              c->who.name[0] ? c->who.name : "nobody", c->method ? c->method->name : "?",
              uuid_is(&c->keys.sr) ? c->keys.sr.text : "-", uuid_is(&c->turn.vdi) ? c->turn.vdi.text : "-",
              c->fault.code ? fault_row(c->fault.code)->name : "none", (double) (now - c->arrived) / 1e6,
@@ -66,8 +51,17 @@ static void log_outcome(const struct call *c)
 
 void dispatch_refuse(struct dispatch *d, struct call *call)
 {
-    reply_fault(d, call, &call->fault);
+    if (!call->multicall)
+        reply_fault(d, call, &call->fault);
+    else if (!multicall_refuse(d, call))
+        return;
     log_outcome(call);
+}
+
+static const struct sr_type *type_of(struct dispatch *d, const struct call *c)
+{
+    const struct sr_type *known = registry_type(d->registry, &c->keys.sr);
+    return known || !c->keys.type ? known : sr_type_find(c->keys.type);
 }
 
 /* device_config without what the transport of the call put into it: SRmaster (xapi), type (/RPC2). */
@@ -83,7 +77,23 @@ static void take_config(struct call *c, const struct pairs *given)
     c->keys.config = p;
 }
 
-static void take_keys(struct call *c)
+/* From here on nobody sees secret values who does not ask for them. */
+static void hide_secrets(struct call *c, const struct sr_type *type)
+{
+    struct pairs *config = &c->keys.config;
+    struct secrets hidden = {ARENA_ARRAY(c->arena, struct secret_pair, config->count), 0};
+    for (size_t i = 0; i < config->count; i++) {
+        struct pair *p = &config->items[i];
+        if (!config_key_is_secret(type, p->key))
+            continue;
+        struct secret value = {p->value};
+        hidden.items[hidden.count++] = (struct secret_pair){p->key, value};
+        p->value = secret_show(value);
+    }
+    c->keys.secrets = hidden;
+}
+
+static void take_keys(struct dispatch *d, struct call *c)
 {
     const arg_uuid *sr = args_field(c->method, c->args, "sr_uuid");
     const arg_uuid *vdi = args_field(c->method, c->args, "vdi_uuid");
@@ -93,8 +103,10 @@ static void take_keys(struct call *c)
     c->keys.sr = sr ? *sr : UUID_NONE;
     c->keys.vdi = vdi ? *vdi : UUID_NONE;
     c->keys.location = location ? *location : NULL;
-    if (config)
+    if (config) {
         take_config(c, config);
+        hide_secrets(c, type_of(d, c));
+    }
 }
 
 /* The method is about a disk that exists. */
@@ -136,34 +148,68 @@ static int check_type(struct dispatch *d, const struct call *c, struct fault *f)
     return 0;
 }
 
+/* One sentence for all that is not allowed, whatever exists or not. */
+static int deny(const struct call *c, const char *method, struct fault *f)
+{
+    return fault_set(f, FAULT_AccessDenied, "%s may not call %.*s%s%s", c->who.name[0] ? c->who.name : "nobody", QUOTED,
+                     method, uuid_is(&c->keys.sr) ? " on SR " : "", c->keys.sr.text);
+}
+
+static int find_method(struct dispatch *d, struct call *c, const char *name, struct fault *f)
+{
+    unsigned verbs = permissions_anywhere(d->settings.permissions, &c->who);
+    const struct method *m = method_find(name);
+    if (!verbs || (m && !(verbs & (unsigned) m->verb))) {
+        c->method = m;
+        return deny(c, name, f);
+    }
+    if (!m)
+        return fault_set(f, FAULT_BadRequest, "there is no method \"%.*s\"", QUOTED, name);
+    if (c->part && m->phases == &system_multicall_phases)
+        return fault_set(f, FAULT_BadRequest, "%s does not take itself", m->name);
+    c->method = m;
+    return 0;
+}
+
+/* Calls on an SR need their verb there, whether it exists or not. A call that looks for SRs needs it on SRs as such;
+   one that takes no turn and names none is about the program. */
+static int authorise(struct dispatch *d, const struct call *c, struct fault *f)
+{
+    const struct method *m = c->method;
+    if (!args_field(m, c->args, "sr_uuid") && m->lock == LOCK_NONE)
+        return 0;
+    unsigned verbs = permissions_on(d->settings.permissions, &c->who, &c->keys.sr);
+    return verbs & (unsigned) m->verb ? 0 : deny(c, m->name, f);
+}
+
 static int prepare(struct dispatch *d, struct call *c, const char *name, struct value *const *params, size_t count,
                    struct fault *f)
 {
     void *args;
-    const struct method *m = method_find(name);
-    if (!m)
-        return fault_set(f, FAULT_BadRequest, "there is no method \"%.*s\"", QUOTED, name);
-    c->method = m;
-    if (!(role_verbs(c->who.role) & (unsigned) m->verb))
-        return fault_set(f, FAULT_AccessDenied, "%s may not call %s", c->who.name[0] ? c->who.name : "nobody", m->name);
-    if (args_decode(m, params, count, c->arena, &args, f) < 0)
+    if (find_method(d, c, name, f) < 0 || args_decode(c->method, params, count, c->arena, &args, f) < 0)
         return -1;
     c->args = args;
-    take_keys(c);
+    take_keys(d, c);
     take_turn(c);
-    if (check_disk_named(c, f) < 0 || check_type(d, c, f) < 0)
+    if (authorise(d, c, f) < 0 || check_disk_named(c, f) < 0 || check_type(d, c, f) < 0)
         return -1;
-    if (m->lock == LOCK_NONE)
+    if (c->method->lock == LOCK_NONE)
         return 0;
-    return registry_serves(d->registry, &c->keys.sr, m->phases->link == LINK_ATTACHES, f);
+    return registry_serves(d->registry, &c->keys.sr, c->method->phases->link == LINK_ATTACHES, f);
 }
 
 bool dispatch_prepare(struct dispatch *d, struct call *call, const char *method, struct value *const *params,
                       size_t count)
 {
-    if (prepare(d, call, method, params, count, &call->fault) == 0)
+    const struct identity shown = call->who;
+    permissions_identify(d->settings.permissions, &call->who);
+    if (prepare(d, call, method, params, count, &call->fault) < 0) {
+        dispatch_refuse(d, call);
+        return true;
+    }
+    if (call->method->phases != &system_multicall_phases || !multicall_begin(d, call, &shown))
         return false;
-    dispatch_refuse(d, call);
+    log_outcome(call);
     return true;
 }
 
@@ -195,7 +241,13 @@ static int run(struct dispatch *d, struct call *c, struct fault *f)
 void dispatch_run(struct dispatch *d, struct call *call)
 {
     struct fault fault = {0};
-    call->started = clock_boot_ns();
+    if (!call->started)
+        call->started = clock_boot_ns();
+    if (call->multicall) {
+        if (multicall_run(d, call))
+            log_outcome(call);
+        return;
+    }
     if (run(d, call, &fault) < 0) {
         call->fault = fault;
         drop_fresh(d, call);

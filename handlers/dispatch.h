@@ -5,6 +5,7 @@
 
 #include "backends/driver.h"
 #include "handlers/call.h"
+#include "handlers/permissions.h"
 #include "store/store.h"
 
 struct dispatch;
@@ -12,9 +13,12 @@ struct dispatch;
 struct dispatch_settings {
     struct store *store;
     struct backend_settings backend;
+    struct permissions *permissions; /* who may what, asked anew for each call */
+    unsigned multicall_max;          /* calls in one system.multicall */
     /* wire/write.h; given so that handlers know no XML. malloc'd results. */
     char *(*write_result)(const struct value *v, size_t *length);
     char *(*write_fault)(const struct fault *f, size_t *length);
+    char *(*write_multicall)(const char *const *replies, const size_t *lengths, size_t count, size_t *length);
 };
 
 void dispatch_free(struct dispatch *d); /* disconnects nothing: what is attached stays attached */
@@ -33,9 +37,11 @@ bool dispatch_ready(struct dispatch *d); /* every recovery has been tried */
    is done already. */
 bool dispatch_prepare(struct dispatch *d, struct call *call, const char *method, struct value *const *params,
                       size_t count);
-/* Does the call; its turn has come (LOCK_NONE: any time). Sets reply. May wait on store and medium. */
+/* Does the call; its turn has come (LOCK_NONE: any time). Sets reply, or leaves it NULL when the call waits for another
+   turn: call->turn is a new one then. May wait on store and medium. */
 void dispatch_run(struct dispatch *d, struct call *call);
-/* Ends a call that failed before dispatch_prepare, or could not get its turn: the fault is set, the reply is made. */
+/* Ends a call that failed before dispatch_prepare, or could not get its turn: the fault is set, the reply is made. With
+   the reply still NULL afterwards only a part of the call ended so, and the next part waits for call->turn. */
 void dispatch_refuse(struct dispatch *d, struct call *call);
 
 /* All rows of all tables as JSON, for smapid --describe. */

@@ -59,7 +59,7 @@ const struct key_row *key_find(const char *name)
 
 const char *param_kind_name(enum param_kind kind)
 {
-    static const char *const names[] = {"uuid", "text", "size", "flag", "map", "count", "array"};
+    static const char *const names[] = {"uuid", "text", "size", "flag", "map", "count", "array", "secret"};
     return names[kind];
 }
 
@@ -79,23 +79,6 @@ const char *effect_name(enum effect effect)
 {
     static const char *const names[] = {"reads", "store", "sync", "medium"};
     return names[effect];
-}
-
-const char *verb_name(enum verb verb)
-{
-    switch (verb) {
-    case VERB_READ:
-        return "read";
-    case VERB_DATA:
-        return "data";
-    case VERB_MANAGE:
-        return "manage";
-    case VERB_BREAK:
-        return "break";
-    case VERB_ADMIN:
-        return "admin";
-    }
-    return "";
 }
 
 const char *result_name(enum result_kind result)

@@ -6,6 +6,7 @@
 #include "backends/guard.h"
 #include "server/base/identity.h"
 #include "server/base/model.h"
+#include "server/base/secret.h"
 #include "server/base/turn.h"
 #include "server/wire/value.h"
 #include <stdbool.h>
@@ -14,7 +15,7 @@
 enum effect { EFFECT_READS, EFFECT_STORE, EFFECT_SYNC, EFFECT_MEDIUM };
 enum place_kind { PLACE_KEY, PLACE_ARG, PLACE_PLAIN };
 enum result_kind { RESULT_NIL, RESULT_STRING, RESULT_VDI_INFO, RESULT_ATTACH, RESULT_STRUCT, RESULT_ARRAY };
-enum param_kind { PARAM_uuid, PARAM_text, PARAM_size, PARAM_flag, PARAM_map, PARAM_count, PARAM_array };
+enum param_kind { PARAM_uuid, PARAM_text, PARAM_size, PARAM_flag, PARAM_map, PARAM_count, PARAM_array, PARAM_secret };
 enum flag { FLAG_ABSENT, FLAG_FALSE, FLAG_TRUE };
 
 /* What a parameter of each kind is in the struct; the zero value says it was not given. */
@@ -24,6 +25,8 @@ typedef uint64_t arg_size;
 typedef enum flag arg_flag;
 typedef struct pairs arg_map;
 typedef uint64_t arg_count;
+typedef const struct value *arg_array;
+typedef struct secret arg_secret;
 
 #define PARAM_FIELD(m, kind, need, place, name, text) arg_##kind name;
 #define METHOD(m, wire, lock, cap, effect, verb, result, text)                                                         \
@@ -73,7 +76,6 @@ const char *param_kind_name(enum param_kind kind);
 const char *place_name(enum place_kind place);
 const char *lock_name(enum lock_class lock);
 const char *effect_name(enum effect effect);
-const char *verb_name(enum verb verb);
 const char *result_name(enum result_kind result);
 const char *capability_name(enum capability cap);
 

@@ -23,6 +23,11 @@ static int asked_method(const struct call *c, const char *name, const struct met
 }
 
 /* XML-RPC's own type names. */
+static const char *param_type(enum param_kind kind)
+{
+    return kind == PARAM_array ? "array" : "string";
+}
+
 static const char *result_type(enum result_kind kind)
 {
     static const char *const names[] = {"nil", "string", "struct", "struct", "struct", "array"};
@@ -47,7 +52,7 @@ static int system_methodSignature_act(struct dispatch *d, struct call *c, struct
         value_append(a, signature, value_string(a, "struct"));
     for (const struct param *p = m->params; p->name; p++)
         if (p->place == PLACE_PLAIN)
-            value_append(a, signature, value_string(a, "string"));
+            value_append(a, signature, value_string(a, param_type(p->kind)));
     c->result = value_array(a);
     value_append(a, c->result, signature);
     return 0;
@@ -80,3 +85,29 @@ static int system_methodHelp_act(struct dispatch *d, struct call *c, struct faul
 }
 
 const struct phases system_methodHelp_phases = {.act = system_methodHelp_act};
+
+/* Not faults_interop: the fault codes here are the specification's. */
+static const struct {
+    const char *name, *url;
+    int version;
+} conventions[] = {{"xmlrpc", "http://www.xmlrpc.com/spec", 1},
+                   {"introspection", "http://xmlrpc-c.sourceforge.net/introspection.html", 1},
+                   {"system.multicall", "http://www.xmlrpc.com/discuss/msgReader$1208", 1},
+                   {"nil", "http://ontosys.com/xml-rpc/extensions.php", 1}};
+
+static int system_getCapabilities_act(struct dispatch *d, struct call *c, struct fault *f)
+{
+    struct arena *a = c->arena;
+    (void) d;
+    (void) f;
+    c->result = value_struct(a);
+    for (size_t i = 0; i < COUNT_OF(conventions); i++) {
+        struct value *v = value_struct(a);
+        value_put(a, v, "specUrl", value_string(a, conventions[i].url));
+        value_put(a, v, "specVersion", value_integer(a, conventions[i].version));
+        value_put(a, c->result, conventions[i].name, v);
+    }
+    return 0;
+}
+
+const struct phases system_getCapabilities_phases = {.act = system_getCapabilities_act};

@@ -185,24 +185,40 @@ static enum MHD_Result send_page(struct https *h, struct MHD_Connection *c, enum
 
 /* ---- calls ---- */
 
+static void queue_call(struct exchange *e);
+
 /* On a worker. After the last line the exchange is the library's thread's again, and may be gone. */
 static void run_call(void *arg)
 {
     struct exchange *e = arg;
-    dispatch_run(e->door->https->settings.dispatch, request_call(e->request));
-    MHD_resume_connection(e->connection);
+    struct call *call = request_call(e->request);
+    dispatch_run(e->door->https->settings.dispatch, call);
+    if (call->reply)
+        MHD_resume_connection(e->connection);
+    else
+        queue_call(e);
 }
 
-/* Sets the connection aside and queues the call for its turn. */
-static enum MHD_Result wait_turn(struct exchange *e)
+/* Queues the call for its turn. What cannot wait is refused, and what is left of the call then, if anything, tries
+   next. After the last line the exchange is another thread's. */
+static void queue_call(struct exchange *e)
 {
     const struct https_settings *s = &e->door->https->settings;
     struct call *call = request_call(e->request);
-    MHD_suspend_connection(e->connection);
-    if (workers_submit(s->workers, &call->turn, run_call, e, &call->fault) < 0) {
+    while (workers_submit(s->workers, &call->turn, run_call, e, &call->fault) < 0) {
         dispatch_refuse(s->dispatch, call);
-        MHD_resume_connection(e->connection);
+        if (call->reply) {
+            MHD_resume_connection(e->connection);
+            return;
+        }
     }
+}
+
+/* Sets the connection aside until the call is done. */
+static enum MHD_Result wait_turn(struct exchange *e)
+{
+    MHD_suspend_connection(e->connection);
+    queue_call(e);
     return MHD_YES;
 }
 

@@ -17,11 +17,12 @@ static const struct {
     enum role role;
 } roles[] = {{"admin", ROLE_ADMIN}, {"operator", ROLE_OPERATOR}, {"reader", ROLE_READER}};
 
-/* What a certificate says of itself. */
+/* What a certificate says of itself, and how it can be known again. */
 struct claims {
     char uri[URI_MAX]; /* the one of ours */
     unsigned uris;     /* how many of ours there are */
     char common_name[HOLDER_TEXT];
+    unsigned char certificate[FINGERPRINT], key[FINGERPRINT];
 };
 
 static void read_uris(gnutls_x509_crt_t certificate, struct claims *c)
@@ -55,6 +56,17 @@ static void read_common_name(gnutls_x509_crt_t certificate, struct claims *c)
         memcpy(c->common_name, name, size + 1);
 }
 
+/* Zeros, which fit no pin, when they cannot be had. */
+static void read_fingerprints(gnutls_x509_crt_t certificate, struct claims *c)
+{
+    size_t size = FINGERPRINT;
+    if (gnutls_x509_crt_get_fingerprint(certificate, GNUTLS_DIG_SHA256, c->certificate, &size) < 0)
+        memset(c->certificate, 0, FINGERPRINT);
+    size = FINGERPRINT;
+    if (gnutls_x509_crt_get_key_id(certificate, GNUTLS_KEYID_USE_SHA256, c->key, &size) < 0)
+        memset(c->key, 0, FINGERPRINT);
+}
+
 static int read_claims(const void *der, size_t length, struct claims *out)
 {
     gnutls_x509_crt_t certificate;
@@ -66,6 +78,7 @@ static int read_claims(const void *der, size_t length, struct claims *out)
     if (r == 0) {
         read_uris(certificate, out);
         read_common_name(certificate, out);
+        read_fingerprints(certificate, out);
     }
     gnutls_x509_crt_deinit(certificate);
     return r == 0 ? 0 : -1;
@@ -119,6 +132,8 @@ void identity_of_certificate(const void *der, size_t length, struct identity *ou
         *out = who;
     else
         nobody("certificate", c.common_name, out);
+    memcpy(out->certificate, c.certificate, FINGERPRINT);
+    memcpy(out->key, c.key, FINGERPRINT);
 }
 
 void identity_of_peer(const struct ucred *peer, const struct uuid *local_host, struct identity *out)

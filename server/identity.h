@@ -3,6 +3,7 @@
    alternative names:
      urn:smapid:role:admin, urn:smapid:role:operator, urn:smapid:role:reader   together with its common name
      urn:smapid:host:<uuid>                                                    a Xen host
+   The permissions file may say otherwise by the fingerprints, which are read too (handlers/permissions.h).
    Anything else (none, two, another urn:smapid:, a common name that cannot be printed) is ROLE_NONE: it gets as far as
    dispatch, which refuses it by name. */
 #ifndef SMAPI_SERVER_IDENTITY_H

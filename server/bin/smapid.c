@@ -6,6 +6,7 @@
 #include "server/config.h"
 #include "server/host.h"
 #include "server/https.h"
+#include "server/permissions.h"
 #include "server/tls.h"
 #include "server/wire/write.h"
 #include "server/workers.h"
@@ -85,6 +86,7 @@ static int read_settings(const struct order *o, struct settings *s, struct fault
 struct daemon {
     const struct settings *settings;
     struct tls *tls;
+    struct permissions *permissions;
     struct uuid host;
     struct store *store;
     struct workers *workers;
@@ -95,7 +97,7 @@ struct daemon {
 };
 
 /* No core file and no debugger may see keys and secrets; a broken connection is an error, not a signal. The signals
-   that end us are blocked in every thread and waited for in main. */
+   we obey are blocked in every thread and waited for in main. */
 static void harden(sigset_t *ends)
 {
     const struct rlimit no_core = {0, 0};
@@ -111,6 +113,7 @@ static void harden(sigset_t *ends)
     sigemptyset(ends);
     sigaddset(ends, SIGTERM);
     sigaddset(ends, SIGINT);
+    sigaddset(ends, SIGHUP);
     pthread_sigmask(SIG_BLOCK, ends, NULL);
 }
 
@@ -142,8 +145,11 @@ static int start_calls(struct daemon *d, struct fault *f)
     const struct workers_settings pool = {s->limits_workers, s->limits_sr_workers, s->limits_sr_queue};
     const struct dispatch_settings calls = {.store = d->store,
                                             .backend = {s->server_mount_base, store_meta(d->store).server},
+                                            .permissions = d->permissions,
+                                            .multicall_max = s->limits_multicall,
                                             .write_result = wire_write_result,
-                                            .write_fault = wire_write_fault};
+                                            .write_fault = wire_write_fault,
+                                            .write_multicall = wire_write_multicall};
     if (dispatch_new(&calls, &d->dispatch, f) < 0)
         return -1;
     return workers_new(&pool, &d->workers, f);
@@ -202,7 +208,9 @@ static int open_doors(struct daemon *d, struct fault *f)
 static int start(struct daemon *d, struct fault *f)
 {
     bool in_use = false;
-    if (load_tls(d->settings, &d->tls, f) < 0)
+    d->permissions = permissions_new();
+    if (load_tls(d->settings, &d->tls, f) < 0 ||
+        permissions_load(d->permissions, d->settings->server_permissions, f) < 0)
         return EXIT_SETTINGS;
     if (make_places(d, f) < 0)
         return EXIT_SYSTEM;
@@ -227,6 +235,7 @@ static void stop(struct daemon *d)
         dispatch_free(d->dispatch);
     store_close(d->store);
     arena_free(d->arena);
+    permissions_free(d->permissions);
     tls_free(d->tls);
 }
 
@@ -239,6 +248,16 @@ static void log_ready(const struct daemon *d)
         snprintf(where, sizeof where, v6 ? " https [%s]:%u" : " https %s:%u", s->server_listen, https_port(d->https));
     log_line(LOG_INFO, "smapid %s ready:%s%s%s host %s", SMAPI_VERSION, where, s->server_socket[0] ? " socket " : "",
              s->server_socket, d->host.text);
+}
+
+/* What cannot be read leaves what was there in force. */
+static void reload(const struct daemon *d)
+{
+    struct fault f;
+    if (permissions_load(d->permissions, d->settings->server_permissions, &f) < 0)
+        log_line(LOG_ERROR, "the permissions stay as they were: %s", f.detail);
+    else
+        log_line(LOG_INFO, "reloaded");
 }
 
 static int serve(const struct settings *settings)
@@ -254,7 +273,8 @@ static int serve(const struct settings *settings)
     int status = start(&d, &f);
     if (status == 0) {
         log_ready(&d);
-        sigwait(&ends, &signal_number);
+        while (sigwait(&ends, &signal_number) == 0 && signal_number == SIGHUP)
+            reload(&d);
         log_line(LOG_INFO, "%s: answering what is under way", strsignal(signal_number));
     } else {
         log_line(LOG_ERROR, "%s", f.detail);
@@ -266,10 +286,14 @@ static int serve(const struct settings *settings)
 static int check(const struct settings *s)
 {
     struct tls *tls = NULL;
+    struct permissions *permissions = permissions_new();
     struct fault f;
     int r = load_tls(s, &tls, &f);
+    if (r == 0)
+        r = permissions_load(permissions, s->server_permissions, &f);
     if (r < 0)
         fprintf(stderr, "smapid: %s\n", f.detail);
+    permissions_free(permissions);
     tls_free(tls);
     return r < 0 ? EXIT_SETTINGS : 0;
 }

@@ -12,7 +12,7 @@
 #define NOTHING  ELEMENT_COUNT       /* no child may come */
 #define ANY_TYPE (ELEMENT_COUNT + 1) /* one of the types */
 
-enum { QUOTED_MAX = 40, DOUBLE_MAX = 40 };
+enum { DOUBLE_MAX = 40 };
 
 /* Where the gate stands in the innermost open element. */
 enum place {
@@ -470,21 +470,21 @@ static unsigned take_child(struct gate *g)
     return e;
 }
 
+/* Does not say the name: behind a '<' that was to be text, it is a piece of somebody's password. */
 static int refuse_child(struct gate *g)
 {
     const unsigned char *name = g->at;
     while (g->at < g->end && is_name_byte(*g->at))
         g->at++;
-    int shown = g->at - name > QUOTED_MAX ? QUOTED_MAX : (int) (g->at - name);
     if (g->at < g->end && *g->at == ':')
         return refuse(g, name, "namespaces are not accepted");
-    if (shown == 0)
+    if (g->at == name)
         return refuse(g, name, "a tag has no name");
     g->at = name;
     for (unsigned e = 0; e < ELEMENT_COUNT; e++)
         if (take_name(g, &elements[e]))
             return refuse(g, name, "the element %s may not stand here", elements[e].name);
-    return refuse(g, name, "the element %.*s is not known", shown, (const char *) name);
+    return refuse(g, name, "an element is not known");
 }
 
 static int push(struct gate *g, enum element e)

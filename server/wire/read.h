@@ -10,7 +10,7 @@
 /* Limits of the gate, for requests (design: at most 128 KiB, which is what the kernel lets xapi pass in one argument).
  */
 #define WIRE_BODY_MAX    (128U * 1024U)
-#define WIRE_DEPTH_MAX   16U /* elements open at once; a SMAPI call needs about 8 values deep */
+#define WIRE_DEPTH_MAX   20U /* elements open at once: what a SMAPI call within a system.multicall needs */
 #define WIRE_ELEMENT_MAX 4096U
 #define WIRE_MEMBER_MAX  512U /* per struct */
 #define WIRE_NAME_MAX    128U /* bytes of a member's name */
@@ -24,7 +24,7 @@ struct wire_call {
 };
 
 /* Checks and reads a body of length bytes (not NUL-terminated). -1 with fault BadRequest, naming what is wrong and at
-   which byte, never quoting more than 40 bytes of input. Never fetches anything, expands only the five predefined and
+   which byte, never quoting the input. Never fetches anything, expands only the five predefined and
    numeric references. What it keeps comes only from arena, in proportion to length and below 1 MiB; libxml2's parser
    is kept from call to call, one for each thread that reads. Safe on any thread. */
 int wire_read_call(struct arena *arena, const char *body, size_t length, struct wire_call *out, struct fault *f);

@@ -180,3 +180,50 @@ char *wire_write_fault(const struct fault *f, size_t *length)
     xmlrpc_env_clean(&env);
     return take_block(block, length);
 }
+
+/* The outermost <value>…</value> of a reply, and whether it is of a fault. */
+static bool value_in(const char *reply, size_t length, const char **value, size_t *value_length)
+{
+    static const char start[] = "<value>", end[] = "</value>";
+    const char *from = memmem(reply, length, start, sizeof start - 1);
+    require(from);
+    const char *to = reply + length - (sizeof end - 1);
+    while (to > from && memcmp(to, end, sizeof end - 1) != 0)
+        to--;
+    require(to > from);
+    *value = from;
+    *value_length = (size_t) (to - from) + sizeof end - 1;
+    return memmem(reply, (size_t) (from - reply), "<fault>", 7) != NULL;
+}
+
+static size_t put(char *out, size_t at, const char *bytes, size_t length)
+{
+    memcpy(out + at, bytes, length);
+    return at + length;
+}
+
+char *wire_write_multicall(const char *const *replies, const size_t *lengths, size_t count, size_t *length)
+{
+    static const char head[] = "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\r\n<methodResponse>\r\n<params>\r\n"
+                               "<param><value><array><data>\r\n",
+                      tail[] = "</data></array></value></param>\r\n</params>\r\n</methodResponse>\r\n",
+                      open[] = "<value><array><data>", close[] = "</data></array></value>", line[] = "\r\n";
+    size_t size = sizeof head + sizeof tail, n = 0;
+    for (size_t i = 0; i < count; i++)
+        size += lengths[i] + sizeof open + sizeof close + sizeof line;
+    char *out = malloc(size);
+    require(out);
+    n = put(out, n, head, sizeof head - 1);
+    for (size_t i = 0; i < count; i++) {
+        const char *value;
+        size_t value_length;
+        bool fault = value_in(replies[i], lengths[i], &value, &value_length);
+        n = fault ? n : put(out, n, open, sizeof open - 1);
+        n = put(out, n, value, value_length);
+        n = fault ? n : put(out, n, close, sizeof close - 1);
+        n = put(out, n, line, sizeof line - 1);
+    }
+    n = put(out, n, tail, sizeof tail); /* with its NUL */
+    *length = n - 1;
+    return out;
+}

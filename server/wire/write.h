@@ -13,5 +13,8 @@
 char *wire_write_result(const struct value *v, size_t *length);
 /* A fault with the int faultCode and the faultString of fault_string(). */
 char *wire_write_fault(const struct fault *f, size_t *length);
+/* The answer of system.multicall: an array with an element for each of these answers, which the two above made: an
+   array of the one result, or the struct of the fault. */
+char *wire_write_multicall(const char *const *replies, const size_t *lengths, size_t count, size_t *length);
 
 #endif

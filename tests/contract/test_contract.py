@@ -182,6 +182,16 @@ class Recipes:
         self.test.assertTrue(sr.client.ask("system.methodHelp", "sr_create"))
 
 
+    def system_multicall(self, sr, vdi):
+        calls = [{"methodName": "system.listMethods", "params": []}, {"methodName": "sr_polish", "params": []}]
+        first, second = sr.client.ask("system.multicall", calls)
+        self.test.assertIn("sr_create", first[0])
+        self.test.assertEqual(second["faultCode"], 143)
+
+    def system_getCapabilities(self, sr, _):
+        self.test.assertEqual(sr.client.ask("system.getCapabilities")["xmlrpc"]["specVersion"], 1)
+
+
 # A call of what a type does not offer, complete enough to be refused for that alone.
 ABSENT_ARGS = {"vdi_resize": (str(8 * MIB),), "vdi_compose": (new_uuid(),)}
 ABSENT_KEYS = {"vdi_introduce": {"vdi_location": "somewhere"}, "smapi.disk_write": {"epoch": "1", "data": "x"}}
