@@ -148,9 +148,11 @@ class Lab:
         """The points that acted since the start, in order."""
         return re.findall(r"^point (\w+)$", self.log(), re.M)
 
-    def launch(self, **settings):
-        """Starts it and does not wait. settings: section__key=value for --set."""
+    def launch(self, point=None, **settings):
+        """Starts it and does not wait. point: as by arm; settings: section__key=value for --set."""
         assert self.process is None, "it runs already"
+        if point:
+            self.arm(point)
         for client in self.clients:
             client.close()
         environment = {**os.environ, "SMAPI_POINT": "@" + self._arming}
@@ -161,9 +163,9 @@ class Lab:
         with open(self.log_path, "ab") as log:
             self.process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment)
 
-    def start(self, **settings):
+    def start(self, point=None, **settings):
         """Starts it and waits until it serves and every SR's recovery has been tried."""
-        self.launch(**settings)
+        self.launch(point, **settings)
         if not self.wait_ready():
             raise AssertionError(f"smapid ended with {self.end_status()} while starting:\n{self.log()}")
         return self
