@@ -51,17 +51,24 @@ int need_visible_vdi(struct txn *t, const struct call *c, struct vdi **out, stru
     return 0;
 }
 
-int refuse_if_leased(struct txn *t, const struct call *c, const struct vdi *vdi, struct fault *f)
+/* VDIInUse for the first lease on the disk that is writable, or of any mode. */
+static int refuse_lease(struct txn *t, const struct call *c, const struct vdi *vdi, bool writers_only, struct fault *f)
 {
     struct lease *leases;
     size_t count;
     if (store_lease_list(t, &c->keys.sr, &vdi->uuid, c->arena, &leases, &count, f) < 0)
         return -1;
-    if (count == 0)
-        return 0;
-    return fault_set(f, FAULT_VDIInUse, "VDI %s is active %s on host %s (epoch %llu)", vdi->uuid.text,
-                     leases[0].writable ? "read-write" : "read-only", leases[0].holder,
-                     (unsigned long long) leases[0].epoch);
+    for (size_t i = 0; i < count; i++)
+        if (leases[i].writable || !writers_only)
+            return fault_set(f, FAULT_VDIInUse, "VDI %s is active %s on host %s (epoch %llu)", vdi->uuid.text,
+                             leases[i].writable ? "read-write" : "read-only", leases[i].holder,
+                             (unsigned long long) leases[i].epoch);
+    return 0;
+}
+
+int refuse_if_leased(struct txn *t, const struct call *c, const struct vdi *vdi, struct fault *f)
+{
+    return refuse_lease(t, c, vdi, false, f);
 }
 
 /* VDIInUse when any host has a lease on the disk or has it attached. */
@@ -329,20 +336,6 @@ const struct phases vdi_resize_phases = {.check = vdi_resize_check, .act = vdi_r
 
 /* vdi_snapshot, vdi_clone */
 
-/* No data path can be paused yet, so a disk that is being written cannot be forked. */
-static int refuse_if_written(struct txn *t, const struct call *c, const struct vdi *vdi, struct fault *f)
-{
-    struct lease *leases;
-    size_t count;
-    if (store_lease_list(t, &c->keys.sr, &vdi->uuid, c->arena, &leases, &count, f) < 0)
-        return -1;
-    for (size_t i = 0; i < count; i++)
-        if (leases[i].writable)
-            return fault_set(f, FAULT_VDIInUse, "VDI %s is active read-write on host %s (epoch %llu)", vdi->uuid.text,
-                             leases[i].holder, (unsigned long long) leases[i].epoch);
-    return 0;
-}
-
 /* The new disk, recorded as being made. */
 static struct vdi forked_disk(struct call *c, const struct vdi *of, bool writable)
 {
@@ -365,7 +358,7 @@ static int fork_check(struct txn *t, struct call *c, bool writable, struct fault
     if (vdi->hidden)
         return fault_set(f, writable ? FAULT_VDIClone : FAULT_VDISnapshot,
                          "VDI %s is hidden: other disks are made from it", vdi->uuid.text);
-    if (refuse_if_written(t, c, vdi, f) < 0)
+    if (refuse_lease(t, c, vdi, true, f) < 0) /* no data path can be paused yet */
         return -1;
     c->plan.vdi = vdi->uuid;
     c->plan.made = uuid_random();

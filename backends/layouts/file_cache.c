@@ -8,9 +8,14 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
+#include <sys/uio.h>
 
 /* A file written this recently may be written again without its times telling. */
 enum { RECENT_SECONDS = 2, IMAGES_MAX = 1000000, CACHE_MAX = 1 << 30 };
+
+/* Images open at once, and how much of both their ends is asked for before the first of them is read: on a medium that
+   must be waited for, they are waited for together. */
+enum { AHEAD = 64, AHEAD_BYTES = 4096 };
 
 /* ------------------------------------------------------------------ index by uuid */
 
@@ -117,6 +122,13 @@ static struct scanned *cache_put(struct scan_cache *c, const struct uuid *uuid, 
 
 /* ------------------------------------------------------------------ one image */
 
+/* An image that was opened and is still to be read. */
+struct opened {
+    size_t at; /* position in the pass's items */
+    int fd;
+    struct stat st;
+};
+
 /* What one pass works with. */
 struct pass {
     int dir;
@@ -125,6 +137,8 @@ struct pass {
     struct scan_cache *now;
     size_t next;     /* position in before of the image that is expected: directories keep their order */
     int64_t started; /* CLOCK_REALTIME seconds: the clock of the file's times, near enough */
+    struct opened opened[AHEAD];
+    size_t opened_count;
 };
 
 static void damaged(struct pass *p, struct scanned *s, const char *why)
@@ -149,7 +163,51 @@ static bool recall(const struct scanned *old, struct scanned *s, const struct st
     return true;
 }
 
-static void read_image(struct pass *p, struct scanned *s, const char *name)
+static void read_image(struct pass *p, struct scanned *s, int fd, const struct stat *st)
+{
+    struct fault f;
+    if (s->format->info(fd, &s->info, &f) < 0) {
+        damaged(p, s, f.detail);
+        return;
+    }
+    s->inode = st->st_ino;
+    s->length = st->st_size;
+    s->modified = st->st_mtim;
+    s->changed = st->st_ctim;
+    s->believed = st->st_mtim.tv_sec + RECENT_SECONDS < p->started && st->st_ctim.tv_sec + RECENT_SECONDS < p->started;
+}
+
+/* Those that were found damaged since they were opened stay so. */
+static void read_opened(struct pass *p)
+{
+    for (size_t i = 0; i < p->opened_count; i++) {
+        AUTO_FD int fd = p->opened[i].fd;
+        struct scanned *s = &p->now->items[p->opened[i].at];
+        if (!s->damage)
+            read_image(p, s, fd, &p->opened[i].st);
+    }
+    p->opened_count = 0;
+}
+
+/* Whether the end of an image is in memory, so that reading it now costs no waiting. */
+static bool is_at_hand(int fd, off_t length)
+{
+    char byte;
+    const struct iovec one = {&byte, 1};
+    return length > 0 && preadv2(fd, &one, 1, length - 1, RWF_NOWAIT) == 1;
+}
+
+static void read_later(struct pass *p, struct scanned *s, int fd, const struct stat *st)
+{
+    posix_fadvise(fd, 0, AHEAD_BYTES, POSIX_FADV_WILLNEED);
+    if (st->st_size > AHEAD_BYTES)
+        posix_fadvise(fd, st->st_size - AHEAD_BYTES, AHEAD_BYTES, POSIX_FADV_WILLNEED);
+    p->opened[p->opened_count++] = (struct opened){(size_t) (s - p->now->items), fd, *st};
+    if (p->opened_count == AHEAD)
+        read_opened(p);
+}
+
+static void open_image(struct pass *p, struct scanned *s, const char *name)
 {
     struct fault f;
     struct stat st;
@@ -162,15 +220,12 @@ static void read_image(struct pass *p, struct scanned *s, const char *name)
     }
     s->plain = S_ISREG(st.st_mode);
     const char *wrong = image_wrong(&st);
-    if (wrong || s->format->info(fd, &s->info, &f) < 0) {
-        damaged(p, s, wrong ? wrong : f.detail);
-        return;
-    }
-    s->inode = st.st_ino;
-    s->length = st.st_size;
-    s->modified = st.st_mtim;
-    s->changed = st.st_ctim;
-    s->believed = st.st_mtim.tv_sec + RECENT_SECONDS < p->started && st.st_ctim.tv_sec + RECENT_SECONDS < p->started;
+    if (wrong)
+        damaged(p, s, wrong);
+    else if (!s->format->chains || is_at_hand(fd, st.st_size))
+        read_image(p, s, fd, &st);
+    else
+        read_later(p, s, TAKE_FD(fd), &st);
 }
 
 /* A file that was not there before is opened at once if the directory calls it a plain one; a device never is. */
@@ -178,7 +233,7 @@ static void look_at(struct pass *p, struct scanned *s, const struct scanned *old
 {
     struct stat st;
     if (e->d_type == DT_REG && !old) {
-        read_image(p, s, e->d_name);
+        open_image(p, s, e->d_name);
         return;
     }
     if (fstatat(p->dir, e->d_name, &st, AT_SYMLINK_NOFOLLOW) < 0) {
@@ -191,7 +246,7 @@ static void look_at(struct pass *p, struct scanned *s, const struct scanned *old
     if (wrong)
         damaged(p, s, wrong);
     else if (!recall(old, s, &st))
-        read_image(p, s, e->d_name);
+        open_image(p, s, e->d_name);
 }
 
 /* Whether a name is that of an image, and what was read of it before (NULL for nothing). */
@@ -255,7 +310,9 @@ int scan_cache_refresh(struct sr *sr, struct arena *a, struct scan_cache **cache
     clock_gettime(CLOCK_REALTIME, &now);
     AUTO_CACHE struct scan_cache *fresh = cache_new(before ? before->count + 64 : 1024);
     struct pass p = {.dir = sr->place.dir, .a = a, .before = before, .now = fresh, .started = now.tv_sec};
-    if (read_directory(sr, &p, f) < 0)
+    int listed = read_directory(sr, &p, f);
+    read_opened(&p);
+    if (listed < 0)
         return -1;
     *cache = TAKE(fresh);
     scan_cache_free(before);

@@ -462,12 +462,91 @@ class VdiResizeLeaf(VdiResize):
         self.fork(sr)
 
 
+class VdiCompose(TreeRecipe):
+    """A child is put on top of another disk; its old base keeps its other child."""
+
+    def prepare(self, sr):
+        super().prepare(sr)
+        self.other = self.fork(sr)
+        self.fill(sr, self.vdi, LATER)
+        self.parent = sr.disk(4 * MIB)
+        self.fill(sr, self.parent, CONTENT)
+
+    def act(self, sr, op=None):
+        sr("vdi_compose", self.parent, vdi_uuid=self.vdi, op=op)
+
+    def done(self, sr):
+        composed = sr.contents()[self.vdi]["parent"] == self.parent
+        self.test.assertEqual(self.live(sr), {self.vdi, self.other} | (set() if composed else {self.parent}))
+        return composed
+
+    def holds(self, vdi):
+        return (laid(CONTENT, LATER if vdi == self.vdi else ()),)
+
+
+class VdiEpochBegin(TreeRecipe):
+    """What was written since the fork is forgotten."""
+
+    def prepare(self, sr):
+        super().prepare(sr)
+        self.other = self.fork(sr)
+        self.fill(sr, self.vdi, LATER)
+
+    def act(self, sr, op=None):
+        sr("vdi_epoch_begin", vdi_uuid=self.vdi, vdi_on_boot="reset", op=op)
+
+    def holds(self, vdi):
+        return (laid(CONTENT),) if vdi == self.other else (laid(CONTENT), laid(CONTENT, LATER))
+
+    def done(self, sr):
+        self.test.assertEqual(self.live(sr), {self.vdi, self.other})
+        return vhd.read(sr.location, self.vdi) == laid(CONTENT)
+
+
+class FromConfig(Recipe):
+    """As a host does it at its start: a document and nothing else."""
+
+    kinds = ("file",)
+    method = "vdi_attach_from_config"
+
+    def prepare(self, sr):
+        super().prepare(sr)
+        sr("sr_detach")
+
+    def act(self, sr, op=None):
+        sr.client.call(self.method, path="/sm/file", op=op, sr_uuid=sr.uuid, vdi_uuid=self.vdi, device_config=sr.config)
+
+    def done(self, sr):
+        if not attached(sr):
+            return False
+        try:
+            sr("sr_detach")
+        except Fault as fault:
+            self.test.assertEqual(fault.code, 16)
+            return True
+        sr("sr_attach")
+        return False
+
+
+class FromConfigBack(FromConfig):
+    method = "vdi_detach_from_config"
+
+    def prepare(self, sr):
+        Recipe.prepare(self, sr)
+        sr("vdi_attach", "true", vdi_uuid=self.vdi)
+
+    def done(self, sr):
+        return not super().done(sr)
+
+
 RECIPES = {"sr_create": [SrCreate], "sr_delete": [SrDelete], "sr_attach": [SrAttach], "sr_detach": [SrDetach],
            "sr_scan": [SrScan], "vdi_create": [VdiCreate, VdiCreateRaw], "vdi_update": [VdiUpdate],
            "vdi_introduce": [VdiIntroduce, VdiIntroduceRaw], "vdi_delete": [VdiDelete, VdiDeleteRaw, VdiDeleteLeaf, VdiDeleteTree],
            "vdi_attach": [VdiAttach], "vdi_detach": [VdiDetach], "vdi_activate": [VdiActivate],
            "vdi_deactivate": [VdiDeactivate], "vdi_snapshot": [VdiSnapshot, VdiSnapshotAgain],
            "vdi_clone": [VdiClone, VdiCloneOfSnapshot],
+           "vdi_compose": [VdiCompose], "vdi_epoch_begin": [VdiEpochBegin],
+           "vdi_attach_from_config": [FromConfig], "vdi_detach_from_config": [FromConfigBack],
            "vdi_resize": [VdiResize, VdiResizeRaw, VdiResizeTable, VdiResizeLeaf]}
 
 

@@ -101,7 +101,7 @@ class Points(unittest.TestCase):
         """Trials at the first, second … point the call passes, until judge(trial) says that it passed no more. Returns
         the points and what failed."""
         passed, failed = set(), []
-        lab = Lab()
+        lab = Lab(in_memory=True)
         try:
             lab.start()
             rival = lab.host(self.rival)

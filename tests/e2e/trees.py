@@ -8,9 +8,8 @@ import subprocess
 import tempfile
 
 import vhd
-from lab import MIB, program
+from lab import MEMORY, MIB, program
 
-MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 UNIT = 2 * MIB  # of sizes
 
 
