@@ -116,7 +116,8 @@ struct layout {
        no parent. */
     int (*vdi_reset)(struct sr *sr, const struct plan *plan, const struct vdi *vdi, struct arena *a, struct vdi *out,
                      struct fault *f);
-    /* The disk becomes a child of parent, which is plan->base and gets hidden; what the disk holds itself stays. */
+    /* The disk becomes a child of parent, which is plan->base and gets hidden; what the disk holds itself stays.
+       VDIType for a disk without a parent, VDISize for a parent that is larger, VDIInUse for a disk with children. */
     int (*vdi_compose)(struct sr *sr, const struct plan *plan, const struct vdi *vdi, const struct vdi *parent,
                        struct arena *a, struct vdi *out, struct vdi *base, struct fault *f);
     /* wanted: the new disk, plan->made, read-only for a snapshot; made: as it stands; base: the image plan->base names,

@@ -5,6 +5,7 @@
 #include "server/base/point.h"
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 
 /* The disk an operation changes: a visible leaf. */
 struct leaf {
@@ -124,6 +125,10 @@ static int check_compose(struct sr *sr, const struct vdi *vdi, const struct leaf
     if (file->format->info(file->fd, &info, f) < 0 ||
         tree_lineage(sr->place.dir, &parent->uuid, file->format, &info, &l, f) < 0)
         return fault_prefix(f, "parent %s", parent->uuid.text);
+    /* When the child grew, what the parent has behind its old end would come to light. */
+    if (info.size > leaf->info.size)
+        return fault_set(f, FAULT_VDISize, "disk %s has %" PRIu64 " bytes, less than its new parent %s with %" PRIu64,
+                         vdi->uuid.text, leaf->info.size, parent->uuid.text, info.size);
     for (size_t i = 0; i < l.count; i++)
         if (uuid_equal(&l.uuids[i], &vdi->uuid))
             return fault_set(f, FAULT_InvalidArg, "disk %s is made from disk %s", parent->uuid.text, vdi->uuid.text);

@@ -291,7 +291,12 @@ static void step_compose(struct tree *t, size_t at)
         return;
     struct vdi row = row_of(t->b, &n->id), parent_row = row_of(t->b, &parent->id), out, base;
     p.base = parent->id;
-    must(t->b, backend_vdi_compose(t->b->sr, &p, &row, &parent_row, t->b->arena, &out, &base, &t->b->fault));
+    int r = backend_vdi_compose(t->b->sr, &p, &row, &parent_row, t->b->arena, &out, &base, &t->b->fault);
+    if (parent->size > n->size) {
+        must_fail(t->b, r, FAULT_VDISize);
+        return;
+    }
+    must(t->b, r);
     n->parent = to;
     parent->hidden = true;
     inherit(t, n);
