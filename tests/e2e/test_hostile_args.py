@@ -161,7 +161,12 @@ class Hostile(LabTest):
             keys = {"device_config": config}
         if name == "smapi.sr_contents":
             keys = {"sr_uuid": sr.uuid}
-        return keys, [values[row["kind"]] for row in rows if row["place"] == "arg"]
+        return keys, [values[self.kind(method, row)] for row in rows if row["place"] == "arg"]
+
+    @staticmethod
+    def kind(method, row):
+        """xapi names a parent by reference, so its row says text, and what is no uuid is refused in the call itself."""
+        return "uuid" if (method["name"], row["name"]) == ("vdi_compose", "parent") else row["kind"]
 
     @staticmethod
     def by_kind(kind, text, benign):
@@ -174,7 +179,7 @@ class Hostile(LabTest):
             return {143}
         return {benign}
 
-    SPECIAL = {"after": {143}, "command": {143}, "data": None, "vdi_location": {0, 1, 46}}
+    SPECIAL = {"after": {143}, "command": {143}, "data": None, "vdi_location": {0, 1, 46}, "vdi_on_boot": {143}}
 
     def targets(self, method, sr):
         """(what, keys, args, codes(text, benign)) with MARKER in one place each."""
@@ -194,7 +199,8 @@ class Hostile(LabTest):
                                         special | ({benign} & {38}) if special and text is not None else self.by_kind(kind, text, benign))
         for at, row in enumerate(row for row in method["params"] if row["place"] == "arg"):
             yield f"args[{at}]", keys, [*args[:at], MARKER, *args[at + 1:]], (
-                lambda text, benign, kind=row["kind"]: self.by_kind(kind, text, benign))
+                lambda text, benign, row=row: self.by_kind(row["kind"], text, benign) if self.kind(method, row) == row["kind"]
+                else {143} | ({benign} & {38}))
         yield "a member of its own", {**keys, MARKER: "x"}, args, lambda text, benign: {143}
         for name in ("sr_sm_config", "driver_params", "vdi_sm_config"):
             yield name + " value", {**keys, name: {"key": MARKER}}, args, lambda text, benign: (

@@ -258,13 +258,16 @@ class Canary(LabTest):
         points = [row["name"] for row in describe()["points"] if not row["name"].startswith("recovery")]
         for point in points:
             sr = self.lab.repository("file").made()
-            vdi = sr.disk(vdi_sm_config={"type": "raw"})
+            vdi, parent = sr.disk(), sr.disk()
+            other = sr("vdi_clone", vdi_uuid=vdi, driver_params={})["uuid"]
             self.lab.stop()
             self.lab.start(point=f"{point}:kill", log__level="debug")
             client = self.lab.unix("xapi")
             try:
-                for method, *args in (["vdi_create", str(4 * MIB)], ["vdi_resize", str(8 * MIB)], ["vdi_delete"]):
-                    keys = {} if method == "vdi_create" else {"vdi_uuid": vdi}
+                for method, disk, *args in (["vdi_create", None, str(4 * MIB)], ["vdi_epoch_begin", vdi],
+                                            ["vdi_compose", other, parent], ["vdi_resize", vdi, str(8 * MIB)],
+                                            ["vdi_snapshot", vdi], ["vdi_delete", vdi]):
+                    keys = {"vdi_uuid": disk, "vdi_on_boot": "reset"} if disk else {}
                     body = BODIES["xapi"](method, self.hide({"sr_uuid": sr.uuid, "args": args, "device_config": {
                         **sr.config, "password": self.canary}, **keys}))
                     self.post(client, body, "/sm/file", op=new_uuid())

@@ -139,6 +139,34 @@ class Forks(TreeTest):
             self.assertTrue(data.laid_on(None) == t.disks[vdi].data)
 
 
+class Boots(TreeTest):
+    def test_a_reset_forgets_what_was_written_since_the_fork_and_persist_nothing(self):
+        t = self.trees()
+        for caller in t.callers:
+            vdi = t.sr.disk(2 * MIB)
+            t.disks[vdi] = trees.Disk(bytes(2 * MIB))
+            t.write(vdi)
+            kept = t.disks[t.fork(vdi, "vdi_clone")]
+            t.write(vdi)
+            caller("vdi_epoch_begin", vdi_uuid=vdi, vdi_on_boot="persist")
+            t.listed()
+            caller("vdi_epoch_begin", vdi_uuid=vdi, vdi_on_boot="reset")
+            t.disks[vdi] = trees.Disk(kept.data)
+            t.listed()
+            caller("vdi_epoch_end", vdi_uuid=vdi)
+
+    def test_a_composed_disk_shows_its_new_parent_where_it_holds_nothing(self):
+        t = self.trees()
+        for caller in t.callers:
+            vdi, parent = t.sr.disk(2 * MIB), t.sr.disk(2 * MIB)
+            caller("vdi_delete", vdi_uuid=caller("vdi_clone", vdi_uuid=vdi, driver_params={})["uuid"])
+            trees.write_pieces(t.sr, parent, [(0, b"p" * 8192)])
+            trees.write_pieces(t.sr, vdi, [(4096, b"c" * 8192)])
+            caller("vdi_compose", parent, vdi_uuid=vdi)
+            t.disks[vdi] = trees.Disk((b"p" * 4096 + b"c" * 8192).ljust(2 * MIB, b"\0"))
+            t.listed()
+
+
 class Refusals(TreeTest):
     """Each by its code, and then nothing has changed."""
 
@@ -193,6 +221,13 @@ class Refusals(TreeTest):
             for size in (6 * MIB, (2040 << 30) + 1):
                 self.refuse(caller, 79, "vdi_resize", str(size), vdi_uuid=vdi)
             caller("vdi_resize", str(8 * MIB), vdi_uuid=vdi)
+
+    def test_a_disk_made_without_a_parent_takes_none_and_one_without_a_parent_cannot_be_reset(self):
+        for caller in self.repository()[1]:
+            vdi, parent = caller.disk(), caller.disk()
+            self.refuse(caller, 66, "vdi_compose", parent, vdi_uuid=vdi)
+            self.refuse(caller, 46, "vdi_compose", new_uuid(), vdi_uuid=vdi)
+            self.refuse(caller, 38, "vdi_epoch_begin", vdi_uuid=vdi, vdi_on_boot="reset")
 
     def test_109_at_30_images(self):
         sr, callers = self.repository()
