@@ -159,7 +159,7 @@ class Boots(TreeTest):
         t = self.trees()
         for caller in t.callers:
             vdi, parent = t.sr.disk(2 * MIB), t.sr.disk(2 * MIB)
-            caller("vdi_delete", vdi_uuid=caller("vdi_clone", vdi_uuid=vdi, driver_params={})["uuid"])
+            t.disks[caller("vdi_clone", vdi_uuid=vdi, driver_params={})["uuid"]] = trees.Disk(bytes(2 * MIB))
             trees.write_pieces(t.sr, parent, [(0, b"p" * 8192)])
             trees.write_pieces(t.sr, vdi, [(4096, b"c" * 8192)])
             caller("vdi_compose", parent, vdi_uuid=vdi)
