@@ -200,6 +200,20 @@ class Refusals(TreeTest):
             for vdi in [vdi for vdi, row in caller.contents().items() if not row["hidden"]]:
                 caller("vdi_delete", vdi_uuid=vdi)
 
+    def test_46_for_any_use_of_a_base(self):
+        sr, callers = self.repository()
+        vdi, parent = sr.disk(), sr.disk()
+        sr("vdi_clone", vdi_uuid=vdi, driver_params={})
+        base = sr.contents()[vdi]["parent"]
+        sr("vdi_compose", parent, vdi_uuid=vdi)
+        for caller in callers:
+            for hidden in (base, parent):
+                for method, *args in (["vdi_attach", "true"], ["vdi_attach", "false"], ["vdi_activate", "true"],
+                                      ["vdi_resize", str(8 * MIB)], ["vdi_compose", vdi], ["vdi_epoch_begin"],
+                                      ["vdi_generate_config"]):
+                    with self.subTest(method=method, composed=hidden == parent):
+                        self.refuse(caller, 46, method, *args, vdi_uuid=hidden)
+
     def test_24_for_a_disk_that_is_active_read_write_and_not_for_one_active_read_only(self):
         sr, callers = self.repository()
         for caller in callers:
