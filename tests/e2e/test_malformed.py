@@ -12,9 +12,10 @@ import xmlrpc.client
 from http.client import HTTPException
 
 from client import plain_body, spec_body, xapi_body
-from lab import SANITIZED, SOURCE, LabTest, new_uuid, rounds
+from lab import SANITIZED, SOURCE, LabTest, rounds
 
 SEED = 6_03
+SR = "5c1f4f3e-9d0a-4b57-8f53-0a6d1f2c7b11"
 COUNT = 2000
 TOKENS = [b"<value>", b"</value>", b"<value/>", b"<struct>", b"</struct>", b"<member>", b"</member>", b"<name>", b"</name>",
           b"<array>", b"</array>", b"<data>", b"</data>", b"<param>", b"</param>", b"<params>", b"</params>", b"<string>",
@@ -26,12 +27,12 @@ TOKENS = [b"<value>", b"</value>", b"<value/>", b"<struct>", b"</struct>", b"<me
 
 
 def sound_bodies():
-    vdi = {"sr_uuid": new_uuid(), "device_config": {"a": "b", "c": ""}, "args": ["4194304", "label", "x & y <z>"],
+    vdi = {"sr_uuid": SR, "device_config": {"a": "b", "c": ""}, "args": ["4194304", "label", "x & y <z>"],
            "vdi_sm_config": {"type": "raw"}, "session_ref": "OpaqueRef:1"}
-    bodies = [spec_body("vdi_create", vdi), xapi_body("vdi_create", vdi), xapi_body("sr_scan", {"sr_uuid": new_uuid()}),
+    bodies = [spec_body("vdi_create", vdi), xapi_body("vdi_create", vdi), xapi_body("sr_scan", {"sr_uuid": SR}),
               plain_body("system.methodHelp", "sr_scan"), plain_body("system.listMethods"),
-              plain_body("system.multicall", [{"methodName": "sr_scan", "params": [{"sr_uuid": new_uuid()}]}] * 3)]
-    for path in sorted(glob.glob(os.path.join(SOURCE, "tests", "fuzz", "corpus", "gate", "*"))):
+              plain_body("system.multicall", [{"methodName": "sr_scan", "params": [{"sr_uuid": SR}]}] * 3)]
+    for path in sorted(glob.glob(os.path.join(SOURCE, "tests", "fuzz", "corpus", "gate", "*.xml"))):
         with open(path, "rb") as file:
             bodies.append(file.read())
     return bodies
