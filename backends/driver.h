@@ -94,16 +94,32 @@ struct layout {
     /* Disks. create: wanted has uuid, location, size, format ("" for the default), labels; out is what stands. */
     int (*vdi_create)(struct sr *sr, const struct plan *plan, const struct vdi *wanted, struct arena *a,
                       struct vdi *out, struct fault *f);
-    /* Fills device and inode of a plan that is yet to be committed, 0 when the image is gone. Reads only. */
-    int (*vdi_locate)(struct sr *sr, const struct vdi *vdi, struct plan *plan, struct fault *f);
-    /* The image goes only if it is the plan's inode (0: any); one that is gone is success. */
-    int (*vdi_delete)(struct sr *sr, const struct plan *plan, const struct vdi *vdi, struct fault *f);
+    /* Fills device and inode of a plan that is yet to be committed, 0 when the image is gone, and in name the disk's
+       ancestors. Reads only. */
+    int (*vdi_locate)(struct sr *sr, const struct vdi *vdi, struct arena *a, struct plan *plan, struct fault *f);
+    /* The image goes only if it is the plan's inode (0: any); one that is gone is success. One that others are made
+       from is hidden instead (VDIDelete when its format cannot tell, and nothing was changed). With a disk go those of
+       the plan's ancestors that are hidden and that nothing is made from any more; deleted names all of them that are
+       gone. */
+    int (*vdi_delete)(struct sr *sr, const struct plan *plan, const struct vdi *vdi, struct arena *a,
+                      struct deletion *deleted, struct fault *f);
     int (*vdi_introduce)(struct sr *sr, const struct plan *plan, const char *location, struct arena *a, struct vdi *out,
                          struct fault *f);
     int (*vdi_update)(struct sr *sr, const struct plan *plan, const struct vdi *vdi, struct arena *a, struct vdi *out,
                       struct fault *f);
     int (*vdi_resize)(struct sr *sr, const struct plan *plan, const struct vdi *vdi, struct arena *a, struct vdi *out,
                       struct fault *f);
+    /* Out of the disk and everything it was made from: all bytes the guest sees, to out_fd from where it stands; zeros
+       are left out where that is the end of a regular file. Any thread; nobody writes to the disk meanwhile. */
+    int (*vdi_read)(struct sr *sr, const struct vdi *vdi, int out_fd, struct fault *f);
+    /* The disk becomes what it was made from: an empty child of its parent, of its own size. Unimplemented when it has
+       no parent. */
+    int (*vdi_reset)(struct sr *sr, const struct plan *plan, const struct vdi *vdi, struct arena *a, struct vdi *out,
+                     struct fault *f);
+    /* The disk becomes a child of parent, which is plan->base and gets hidden; what the disk holds itself stays.
+       VDIType for a disk without a parent, VDISize for a parent that is larger, VDIInUse for a disk with children. */
+    int (*vdi_compose)(struct sr *sr, const struct plan *plan, const struct vdi *vdi, const struct vdi *parent,
+                       struct arena *a, struct vdi *out, struct vdi *base, struct fault *f);
     /* wanted: the new disk, plan->made, read-only for a snapshot; made: as it stands; base: the image plan->base names,
        with uuid none when none was left behind. */
     int (*vdi_snapshot)(struct sr *sr, const struct plan *plan, const struct vdi *wanted, const struct vdi *vdi,
@@ -128,10 +144,10 @@ struct layout {
 
     /* Brings the medium to an end of the operation: whole when it is past its point of no return (or plan->keep allows
        to go on), undone otherwise. Looks at the medium only, may be repeated, never removes what is not the plan's.
-       SETTLED_DONE of an operation with a result fills vdi (resize, create, update, introduce: the disk; snapshot,
-       clone: made and base) as its slot would have. */
+       SETTLED_DONE of an operation with a result fills vdi (resize, create, update, introduce, reset: the disk;
+       snapshot, clone: made and base; compose: the disk and base) and deleted as its slot would have. */
     int (*settle)(struct sr *sr, const struct plan *plan, const struct vdi *wanted, struct arena *a, enum settled *how,
-                  struct vdi *vdi, struct vdi *base, struct fault *f);
+                  struct vdi *vdi, struct vdi *base, struct deletion *deleted, struct fault *f);
 };
 
 struct transport {

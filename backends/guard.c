@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "backends/guard.h"
 
+#include "backends/layouts/file.h"
 #include "server/base/log.h"
 #include <string.h>
 #include <sys/stat.h>
@@ -36,6 +37,10 @@ static const struct slot slots[] = {
     {CAP_vdi_resize,    "vdi_resize",     "VDI_RESIZE",        LAYOUT(vdi_resize)},
     {CAP_vdi_snapshot,  "vdi_snapshot",   "VDI_SNAPSHOT",      LAYOUT(vdi_snapshot)},
     {CAP_vdi_clone,     "vdi_clone",      "VDI_CLONE",         LAYOUT(vdi_clone)},
+    {CAP_vdi_read,      "vdi_read",       NULL,                LAYOUT(vdi_read)},
+    {CAP_vdi_reset,     "vdi_reset",      "VDI_RESET_ON_BOOT/2", LAYOUT(vdi_reset)},
+    {CAP_vdi_compose,   "vdi_compose",    "VDI_COMPOSE",       LAYOUT(vdi_compose)},
+    {CAP_vdi_generate_config, "vdi_generate_config", "VDI_GENERATE_CONFIG", LAYOUT(recognise)},
     {CAP_vdi_attach,    "vdi_attach",     "VDI_ATTACH",        LAYOUT(vdi_attach)},
     {CAP_NONE,          "vdi_detach",     "VDI_DETACH",        LAYOUT(vdi_detach)},
     {CAP_vdi_activate,  "vdi_activate",   "VDI_ACTIVATE",      LAYOUT(vdi_activate)},
@@ -310,22 +315,27 @@ int backend_vdi_create(struct sr *sr, const struct plan *plan, const struct vdi 
     return 0;
 }
 
-int backend_vdi_locate(struct sr *sr, const struct vdi *vdi, struct plan *plan, struct fault *f)
+int backend_vdi_locate(struct sr *sr, const struct vdi *vdi, struct arena *a, struct plan *plan, struct fault *f)
 {
     if (!sr->type->layout->vdi_locate)
         return 0;
     if (backend_sr_check(sr, f) < 0)
         return -1;
-    return result(sr, "vdi_locate", sr->type->layout->vdi_locate(sr, vdi, plan, f), f);
+    return result(sr, "vdi_locate", sr->type->layout->vdi_locate(sr, vdi, a, plan, f), f);
 }
 
-int backend_vdi_delete(struct sr *sr, const struct plan *plan, const struct vdi *vdi, struct fault *f)
+int backend_vdi_delete(struct sr *sr, const struct plan *plan, const struct vdi *vdi, struct arena *a,
+                       struct deletion *deleted, struct fault *f)
 {
     if (!backend_offers(sr->type, CAP_vdi_delete))
         return refuse(sr->type, "vdi_delete", f);
     if (backend_sr_check(sr, f) < 0 || (vdi->state != VDI_DELETING && check_live(vdi, f) < 0))
         return -1;
-    return result(sr, "vdi_delete", sr->type->layout->vdi_delete(sr, plan, vdi, f), f);
+    struct deletion d = {0};
+    if (result(sr, "vdi_delete", sr->type->layout->vdi_delete(sr, plan, vdi, a, &d, f), f) < 0)
+        return -1;
+    *deleted = d;
+    return 0;
 }
 
 int backend_vdi_introduce(struct sr *sr, const struct plan *plan, const char *location, struct arena *a,
@@ -387,6 +397,47 @@ int backend_vdi_fork(struct sr *sr, const struct plan *plan, const struct vdi *w
     PROMISE(sr, plan->method, !uuid_is(&left.uuid) || sound(&left, &plan->base, 0));
     *base = left;
     return 0;
+}
+
+int backend_vdi_reset(struct sr *sr, const struct plan *plan, const struct vdi *vdi, struct arena *a, struct vdi *out,
+                      struct fault *f)
+{
+    if (!backend_offers(sr->type, CAP_vdi_reset))
+        return refuse(sr->type, "vdi_reset", f);
+    if (ready(sr, vdi, f) < 0)
+        return -1;
+    if (result(sr, "vdi_reset", sr->type->layout->vdi_reset(sr, plan, vdi, a, out, f), f) < 0)
+        return -1;
+    PROMISE(sr, "vdi_reset", sound(out, &plan->vdi, 0));
+    return 0;
+}
+
+int backend_vdi_compose(struct sr *sr, const struct plan *plan, const struct vdi *vdi, const struct vdi *parent,
+                        struct arena *a, struct vdi *out, struct vdi *base, struct fault *f)
+{
+    if (!backend_offers(sr->type, CAP_vdi_compose))
+        return refuse(sr->type, "vdi_compose", f);
+    if (ready(sr, vdi, f) < 0 || check_live(parent, f) < 0)
+        return -1;
+    if (result(sr, "vdi_compose", sr->type->layout->vdi_compose(sr, plan, vdi, parent, a, out, base, f), f) < 0)
+        return -1;
+    PROMISE(sr, "vdi_compose", sound(out, &plan->vdi, 0) && sound(base, &plan->base, 0));
+    PROMISE(sr, "vdi_compose", uuid_equal(&out->parent, &plan->base) && base->hidden);
+    return 0;
+}
+
+int backend_vdi_read(struct sr *sr, const struct vdi *vdi, int out_fd, struct fault *f)
+{
+    if (!backend_offers(sr->type, CAP_vdi_read))
+        return refuse(sr->type, "vdi_read", f);
+    if (ready(sr, vdi, f) < 0)
+        return -1;
+    return result(sr, "vdi_read", sr->type->layout->vdi_read(sr, vdi, out_fd, f), f);
+}
+
+int backend_image_read(int dir, const struct uuid *vdi, int out_fd, struct fault *f)
+{
+    return file_image_read(dir, vdi, out_fd, f);
 }
 
 int backend_vdi_attach(struct sr *sr, const struct vdi *vdi, bool writable, struct arena *a, const char **path,
@@ -459,7 +510,7 @@ int backend_disk_log(struct sr *sr, const struct vdi *vdi, struct arena *a, stru
 static int settle_layout(struct sr *sr, const struct plan *plan, enum settled *how, struct fault *f)
 {
     enum settled layout = SETTLED_STUCK;
-    int r = sr->type->layout->settle(sr, plan, NULL, NULL, &layout, NULL, NULL, f);
+    int r = sr->type->layout->settle(sr, plan, NULL, NULL, &layout, NULL, NULL, NULL, f);
     if (result(sr, "settle", r, f) == 0)
         *how = layout;
     return r;
@@ -503,7 +554,7 @@ static int settle_attachment(struct sr *sr, bool wanted, enum settled *how, stru
 }
 
 int backend_settle(struct sr *sr, const struct plan *plan, const struct vdi *wanted, struct arena *a, enum settled *how,
-                   struct vdi *vdi, struct vdi *base, struct fault *f)
+                   struct vdi *vdi, struct vdi *base, struct deletion *deleted, struct fault *f)
 {
     if (strcmp(plan->method, "sr_create") == 0)
         return settle_place(sr, plan, SETTLED_UNDONE, how, f);
@@ -516,7 +567,7 @@ int backend_settle(struct sr *sr, const struct plan *plan, const struct vdi *wan
     if (check_marked(sr, f) < 0)
         return -1;
     enum settled settled = SETTLED_STUCK;
-    int r = sr->type->layout->settle(sr, plan, wanted, a, &settled, vdi, base, f);
+    int r = sr->type->layout->settle(sr, plan, wanted, a, &settled, vdi, base, deleted, f);
     if (result(sr, "settle", r, f) < 0)
         return -1;
     PROMISE(sr, "settle", settled <= SETTLED_STUCK);

@@ -21,6 +21,10 @@ enum capability {
     CAP_vdi_resize,
     CAP_vdi_snapshot,
     CAP_vdi_clone,
+    CAP_vdi_read,
+    CAP_vdi_reset,
+    CAP_vdi_compose,
+    CAP_vdi_generate_config, /* a disk can be reached again from its SR's device_config alone */
     CAP_vdi_attach,
     CAP_vdi_activate,
     CAP_disk_write,
@@ -57,9 +61,11 @@ int backend_sr_probe(const struct sr_type *type, const struct pairs *config, con
 
 int backend_vdi_create(struct sr *sr, const struct plan *plan, const struct vdi *wanted, struct arena *a,
                        struct vdi *out, struct fault *f);
-/* What vdi_delete and vdi_resize put into their plan before it is committed: device and inode of the image. */
-int backend_vdi_locate(struct sr *sr, const struct vdi *vdi, struct plan *plan, struct fault *f);
-int backend_vdi_delete(struct sr *sr, const struct plan *plan, const struct vdi *vdi, struct fault *f);
+/* What vdi_delete puts into its plan before it is committed: device and inode of the image, and in name, in the arena,
+   its ancestors. */
+int backend_vdi_locate(struct sr *sr, const struct vdi *vdi, struct arena *a, struct plan *plan, struct fault *f);
+int backend_vdi_delete(struct sr *sr, const struct plan *plan, const struct vdi *vdi, struct arena *a,
+                       struct deletion *deleted, struct fault *f);
 int backend_vdi_introduce(struct sr *sr, const struct plan *plan, const char *location, struct arena *a,
                           struct vdi *out, struct fault *f);
 /* Types without a vdi_update slot succeed: xapi calls it whatever the capabilities say. */
@@ -70,6 +76,16 @@ int backend_vdi_resize(struct sr *sr, const struct plan *plan, const struct vdi 
 /* A snapshot when plan->read_only, else a clone; wanted is the new disk. */
 int backend_vdi_fork(struct sr *sr, const struct plan *plan, const struct vdi *wanted, const struct vdi *vdi,
                      struct arena *a, struct vdi *made, struct vdi *base, struct fault *f);
+/* plan->vdi is the disk, plan->op the operation. */
+int backend_vdi_reset(struct sr *sr, const struct plan *plan, const struct vdi *vdi, struct arena *a, struct vdi *out,
+                      struct fault *f);
+/* plan->vdi becomes a child of plan->base, which is parent; out and base: the two as they stand then. */
+int backend_vdi_compose(struct sr *sr, const struct plan *plan, const struct vdi *vdi, const struct vdi *parent,
+                        struct arena *a, struct vdi *out, struct vdi *base, struct fault *f);
+/* All bytes of a disk, hidden or not, to out_fd. */
+int backend_vdi_read(struct sr *sr, const struct vdi *vdi, int out_fd, struct fault *f);
+/* The same of the image of that disk in a directory of images, without an SR: for rescue. */
+int backend_image_read(int dir, const struct uuid *vdi, int out_fd, struct fault *f);
 int backend_vdi_attach(struct sr *sr, const struct vdi *vdi, bool writable, struct arena *a, const char **path,
                        struct fault *f);
 /* detach and deactivate take a disk in any state, on an SR in any state: what was taken can always be given back. */
@@ -85,6 +101,6 @@ int backend_disk_log(struct sr *sr, const struct vdi *vdi, struct arena *a, stru
 /* After a failed slot or a crash: driver.h's settle. sr_create and sr_delete are settled here through both halves:
    an interrupted sr_create is undone, an sr_delete past its point of no return finished. */
 int backend_settle(struct sr *sr, const struct plan *plan, const struct vdi *wanted, struct arena *a, enum settled *how,
-                   struct vdi *vdi, struct vdi *base, struct fault *f);
+                   struct vdi *vdi, struct vdi *base, struct deletion *deleted, struct fault *f);
 
 #endif

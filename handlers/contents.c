@@ -6,6 +6,11 @@
 
 enum { PAGE = 100, PAGE_MAX = 1000 };
 
+/* Where a disk stands in its tree. */
+struct place_in_tree {
+    uint64_t depth, children;
+};
+
 struct page {
     struct call *c;
     struct uuid after;
@@ -13,11 +18,25 @@ struct page {
     struct sr_row *sr;
     uint64_t allocation;
     struct vdi_list disks;
+    struct place_in_tree *places; /* of disks, in their order */
     struct lease *leases;
     size_t lease_count;
     struct attachment *hosts;
     size_t host_count;
 };
+
+static int read_places(struct txn *t, struct page *p, struct fault *f)
+{
+    const struct uuid *sr = &p->c->keys.sr;
+    p->places = ARENA_ARRAY(p->c->arena, struct place_in_tree, p->disks.count);
+    for (size_t i = 0; i < p->disks.count; i++) {
+        const struct uuid *vdi = &p->disks.items[i].uuid;
+        if (store_vdi_depth(t, sr, vdi, &p->places[i].depth, f) < 0 ||
+            store_vdi_children(t, sr, vdi, &p->places[i].children, f) < 0)
+            return -1;
+    }
+    return 0;
+}
 
 static int read_page(struct txn *t, void *arg, struct fault *f)
 {
@@ -32,6 +51,8 @@ static int read_page(struct txn *t, void *arg, struct fault *f)
     if (store_vdi_allocation(t, sr, &p->allocation, f) < 0 ||
         store_vdi_list(t, sr, &p->after, p->limit, a, &p->disks, f) < 0 ||
         store_attachment_list(t, sr, &UUID_NONE, NULL, a, &p->hosts, &p->host_count, f) < 0)
+        return -1;
+    if (read_places(t, p, f) < 0)
         return -1;
     return store_lease_list(t, sr, &UUID_NONE, a, &p->leases, &p->lease_count, f);
 }
@@ -67,9 +88,11 @@ static struct value *leases_of(const struct page *p, const struct uuid *vdi)
     return list;
 }
 
-static struct value *disk_value(const struct page *p, const struct vdi *d)
+static struct value *disk_value(const struct page *p, size_t at)
 {
     struct arena *a = p->c->arena;
+    const struct vdi *d = &p->disks.items[at];
+    const struct place_in_tree *place = &p->places[at];
     struct value *v = value_struct(a);
     put_text(a, v, "uuid", d->uuid.text);
     put_text(a, v, "location", d->location);
@@ -81,6 +104,9 @@ static struct value *disk_value(const struct page *p, const struct vdi *d)
     value_put(a, v, "read_only", value_boolean(a, d->read_only));
     put_text(a, v, "parent", d->parent.text);
     value_put(a, v, "hidden", value_boolean(a, d->hidden));
+    value_put(a, v, "depth", value_size(a, place->depth));
+    /* A hidden base with one child only: the two could be one image. */
+    value_put(a, v, "coalescable", value_boolean(a, d->hidden && place->children == 1));
     put_text(a, v, "type", d->type);
     put_text(a, v, "format", d->format);
     value_put(a, v, "is_a_snapshot", value_boolean(a, d->is_a_snapshot));
@@ -136,7 +162,7 @@ static int smapi_sr_contents_act(struct dispatch *d, struct call *c, struct faul
     refresh_totals(&p);
     struct value *v = value_struct(a), *disks = value_array(a);
     for (size_t i = 0; i < p.disks.count; i++)
-        value_append(a, disks, disk_value(&p, &p.disks.items[i]));
+        value_append(a, disks, disk_value(&p, i));
     bool more = p.disks.count == p.limit;
     value_put(a, v, "sr", sr_value(&p));
     value_put(a, v, "vdis", disks);

@@ -195,7 +195,7 @@ static int prepare(struct dispatch *d, struct call *c, const char *name, struct 
         return -1;
     if (c->method->lock == LOCK_NONE)
         return 0;
-    return registry_serves(d->registry, &c->keys.sr, c->method->phases == &sr_attach_phases, f);
+    return registry_serves(d->registry, &c->keys.sr, c->method->phases->link == LINK_ATTACHES, f);
 }
 
 bool dispatch_prepare(struct dispatch *d, struct call *call, const char *method, struct value *const *params,
@@ -231,7 +231,7 @@ static int run(struct dispatch *d, struct call *c, struct fault *f)
     c->work = ARENA_NEW(c->arena, struct work);
     c->work->arena = c->arena;
     c->sr = uuid_is(&c->keys.sr) && m->lock != LOCK_NONE ? registry_find(d->registry, &c->keys.sr) : NULL;
-    if (m->lock != LOCK_NONE && registry_serves(d->registry, &c->keys.sr, m->phases == &sr_attach_phases, f) < 0)
+    if (m->lock != LOCK_NONE && registry_serves(d->registry, &c->keys.sr, m->phases->link == LINK_ATTACHES, f) < 0)
         return -1;
     if (c->sr && !backend_offers(c->sr->type, m->capability))
         return backend_refuse(c->sr->type, m->capability, f);

@@ -26,6 +26,8 @@ struct work {
     struct vdi wanted;       /* the disk to be made */
     struct vdi done;         /* the disk as it stands after act */
     struct vdi base;         /* the base a fork leaves behind; uuid none when it left none */
+    struct vdi parent;       /* vdi_compose: the disk that becomes the parent */
+    struct deletion deleted; /* what vdi_delete left of the disk and its ancestors */
     struct vdi_list found;   /* of a scan */
     struct vdi_list known;   /* rows before the scan */
     struct sr_totals totals; /* of a scan */
@@ -36,7 +38,11 @@ struct work {
     bool fresh;       /* the call put the SR into the registry, and takes it out again when it fails */
 };
 
+/* What a call does to the connection of its SR, besides rows: kernel state, which recovery brings in line by itself. */
+enum link { LINK_NONE, LINK_ATTACHES, LINK_DETACHES };
+
 struct phases {
+    enum link link;
     /* On the worker, before any transaction: what only the medium knows. */
     int (*look)(struct dispatch *d, struct call *c, struct fault *f);
     /* In the intent's transaction: all checks on rows, rows that say "under way", and the plan. Setting c->result ends

@@ -59,7 +59,7 @@ static int read_wanted(struct txn *t, void *arg, struct fault *f)
 static int settle_connection(struct call *c, enum settled *how, struct fault *f)
 {
     *how = SETTLED_UNDONE;
-    if (c->method->phases == &sr_attach_phases)
+    if (c->method->phases->link == LINK_ATTACHES)
         return c->work->last ? backend_sr_detach(c->sr, f) : 0;
     if (c->work->last && !c->sr->connected)
         *how = SETTLED_DONE;
@@ -70,9 +70,10 @@ int recover_call(struct dispatch *d, struct call *c, bool *done, struct fault *f
 {
     enum settled how;
     struct work *w = c->work;
-    bool connects = c->method->phases == &sr_attach_phases || c->method->phases == &sr_detach_phases;
-    int failed = connects ? settle_connection(c, &how, f)
-                          : backend_settle(c->sr, &c->plan, &w->wanted, c->arena, &how, &w->done, &w->base, f);
+    bool connects = c->method->phases->link != LINK_NONE;
+    int failed = connects
+                     ? settle_connection(c, &how, f)
+                     : backend_settle(c->sr, &c->plan, &w->wanted, c->arena, &how, &w->done, &w->base, &w->deleted, f);
     (void) d;
     if (failed || how == SETTLED_STUCK)
         return -1;

@@ -283,11 +283,57 @@ static int sr_attach_undo(struct txn *t, struct call *c, struct fault *f)
     return row && row->state == SR_CREATING ? store_sr_remove(t, &c->plan.sr, f) : 0;
 }
 
-const struct phases sr_attach_phases = {.look = sr_attach_look,
+const struct phases sr_attach_phases = {.link = LINK_ATTACHES,
+                                        .look = sr_attach_look,
                                         .check = sr_attach_check,
                                         .act = sr_attach_act,
                                         .record = sr_attach_record,
                                         .undo = sr_attach_undo};
+
+/* vdi_attach_from_config: before xapi runs, by a host that has nothing but the stored document. No lease is taken: all
+   hosts of a pool use the disks attached so (the statefile of its high availability) at once. */
+
+static int read_disk(struct txn *t, void *arg, struct fault *f)
+{
+    struct call *c = arg;
+    return store_vdi_find(t, &c->keys.sr, &c->keys.vdi, c->arena, &c->work->vdi, f);
+}
+
+static int find_disk(struct dispatch *d, struct call *c, struct fault *f)
+{
+    struct work *w = c->work;
+    if (!w->scanned && store_read(d->settings.store, read_disk, c, f) < 0)
+        return -1;
+    for (size_t i = 0; i < w->found.count; i++)
+        if (uuid_equal(&w->found.items[i].uuid, &c->keys.vdi))
+            w->vdi = &w->found.items[i];
+    if (!w->vdi || w->vdi->hidden)
+        return fault_set(f, FAULT_VDIUnavailable, "there is no VDI %s in SR %s", c->keys.vdi.text, c->keys.sr.text);
+    return 0;
+}
+
+static int attach_from_config_act(struct dispatch *d, struct call *c, struct fault *f)
+{
+    if (sr_attach_act(d, c, f) < 0 || find_disk(d, c, f) < 0)
+        return -1;
+    c->work->writable = !c->work->vdi->read_only;
+    return backend_vdi_attach(c->sr, c->work->vdi, c->work->writable, c->arena, &c->work->path, f);
+}
+
+static int attach_from_config_record(struct txn *t, struct call *c, struct fault *f)
+{
+    if (sr_attach_record(t, c, f) < 0)
+        return -1;
+    c->result = result_attach(c, c->work->vdi);
+    return store_attach(t, &c->plan.sr, &c->keys.vdi, c->who.holder, c->work->writable, f);
+}
+
+const struct phases vdi_attach_from_config_phases = {.link = LINK_ATTACHES,
+                                                     .look = sr_attach_look,
+                                                     .check = sr_attach_check,
+                                                     .act = attach_from_config_act,
+                                                     .record = attach_from_config_record,
+                                                     .undo = sr_attach_undo};
 
 /* sr_detach */
 
@@ -324,7 +370,8 @@ static int sr_detach_record(struct txn *t, struct call *c, struct fault *f)
     return store_detach(t, &c->plan.sr, &UUID_NONE, c->who.holder, f);
 }
 
-const struct phases sr_detach_phases = {.check = sr_detach_check, .act = sr_detach_act, .record = sr_detach_record};
+const struct phases sr_detach_phases = {
+    .link = LINK_DETACHES, .check = sr_detach_check, .act = sr_detach_act, .record = sr_detach_record};
 
 /* sr_scan, sr_update */
 

@@ -35,6 +35,10 @@ int need_sr(const struct call *c, struct fault *f);
 int need_attached(struct txn *t, const struct call *c, struct fault *f);
 /* The disk a call names, by uuid and location, LIVE, DAMAGED or QUARANTINED; VDIUnavailable when there is none. */
 int need_vdi(struct txn *t, const struct call *c, struct vdi **out, struct fault *f);
+/* The same for calls that are not for a hidden one. */
+int need_visible_vdi(struct txn *t, const struct call *c, struct vdi **out, struct fault *f);
+/* VDIInUse when any host has a lease on the disk, naming it. */
+int refuse_if_leased(struct txn *t, const struct call *c, const struct vdi *vdi, struct fault *f);
 /* The same with the row of any state; *out NULL when there is none. */
 int find_vdi(struct txn *t, const struct call *c, struct vdi **out, struct fault *f);
 
@@ -47,6 +51,7 @@ int scan_look(struct dispatch *d, struct sr *sr, struct work *work, struct fault
 #define ARGS(c, name) ((const struct name##_args *) (c)->args)
 
 struct value *result_nil(struct call *c);
+struct value *result_attach(struct call *c, const struct vdi *vdi); /* with work->path */
 struct value *result_vdi_info(struct arena *a, const struct vdi *vdi);
 
 #endif

@@ -4,8 +4,6 @@
 #include <openssl/evp.h>
 #include <string.h>
 
-struct value *result_attach(struct call *c, const struct vdi *vdi);
-
 /* What a host needs to know before it attaches, activates or lets go. */
 struct standing {
     struct vdi *vdi; /* NULL when there is none, for calls to which that is fine */
@@ -48,7 +46,7 @@ static const struct lease *own_lease(const struct call *c, const struct standing
 static int attach_read(struct txn *t, void *arg, struct fault *f)
 {
     struct call *c = arg;
-    return need_vdi(t, c, &c->work->vdi, f);
+    return need_visible_vdi(t, c, &c->work->vdi, f);
 }
 
 static int vdi_attach_act(struct dispatch *d, struct call *c, struct fault *f)
@@ -60,8 +58,6 @@ static int vdi_attach_act(struct dispatch *d, struct call *c, struct fault *f)
     if (asked == FLAG_TRUE && vdi->read_only)
         return fault_set(f, FAULT_VDIUnavailable, "VDI %s is read-only and cannot be attached for writing",
                          vdi->uuid.text);
-    if (vdi->hidden)
-        return fault_set(f, FAULT_VDIUnavailable, "VDI %s is hidden: it is the base of other disks", vdi->uuid.text);
     c->work->writable = asked == FLAG_ABSENT ? !vdi->read_only : asked == FLAG_TRUE;
     return backend_vdi_attach(c->sr, vdi, c->work->writable, c->arena, &c->work->path, f);
 }
@@ -128,7 +124,7 @@ static int release_read(struct txn *t, void *arg, struct fault *f)
     if (read_standing(t, c, c->work->vdi, &s, f) < 0)
         return -1;
     const struct lease *held = own_lease(c, &s);
-    if (held && c->method->phases == &vdi_detach_phases)
+    if (held && c->method->phases != &vdi_deactivate_phases)
         return fault_set(f, FAULT_VDIInUse, "VDI %s is active %s on this host (epoch %llu); vdi_deactivate comes first",
                          c->work->vdi->uuid.text, held->writable ? "read-write" : "read-only",
                          (unsigned long long) held->epoch);
@@ -150,6 +146,7 @@ static int vdi_detach_record(struct txn *t, struct call *c, struct fault *f)
 }
 
 const struct phases vdi_detach_phases = {.act = vdi_detach_act, .record = vdi_detach_record};
+const struct phases vdi_detach_from_config_phases = {.act = vdi_detach_act, .record = vdi_detach_record};
 
 static int vdi_deactivate_act(struct dispatch *d, struct call *c, struct fault *f)
 {
@@ -172,7 +169,7 @@ static int vdi_activate_record(struct txn *t, struct call *c, struct fault *f)
 {
     enum flag asked = ARGS(c, vdi_activate)->writable;
     struct standing s = {0};
-    if (need_vdi(t, c, &c->work->vdi, f) < 0 || read_standing(t, c, c->work->vdi, &s, f) < 0)
+    if (need_visible_vdi(t, c, &c->work->vdi, f) < 0 || read_standing(t, c, c->work->vdi, &s, f) < 0)
         return -1;
     const struct vdi *vdi = c->work->vdi;
     if (vdi->state != VDI_LIVE)

@@ -40,22 +40,48 @@ int need_vdi(struct txn *t, const struct call *c, struct vdi **out, struct fault
     return 0;
 }
 
+int need_visible_vdi(struct txn *t, const struct call *c, struct vdi **out, struct fault *f)
+{
+    struct vdi *vdi;
+    if (need_vdi(t, c, &vdi, f) < 0)
+        return -1;
+    if (vdi->hidden)
+        return fault_set(f, FAULT_VDIUnavailable, "VDI %s is hidden: other disks are made from it", vdi->uuid.text);
+    *out = vdi;
+    return 0;
+}
+
+/* VDIInUse for the first lease on the disk that is writable, or of any mode. */
+static int refuse_lease(struct txn *t, const struct call *c, const struct vdi *vdi, bool writers_only, struct fault *f)
+{
+    struct lease *leases;
+    size_t count;
+    if (store_lease_list(t, &c->keys.sr, &vdi->uuid, c->arena, &leases, &count, f) < 0)
+        return -1;
+    for (size_t i = 0; i < count; i++)
+        if (leases[i].writable || !writers_only)
+            return fault_set(f, FAULT_VDIInUse, "VDI %s is active %s on host %s (epoch %llu)", vdi->uuid.text,
+                             leases[i].writable ? "read-write" : "read-only", leases[i].holder,
+                             (unsigned long long) leases[i].epoch);
+    return 0;
+}
+
+int refuse_if_leased(struct txn *t, const struct call *c, const struct vdi *vdi, struct fault *f)
+{
+    return refuse_lease(t, c, vdi, false, f);
+}
+
 /* VDIInUse when any host has a lease on the disk or has it attached. */
 static int refuse_if_used(struct txn *t, const struct call *c, const struct vdi *vdi, struct fault *f)
 {
-    struct lease *leases;
     struct attachment *attachments;
-    size_t leased, attached;
-    if (store_lease_list(t, &c->keys.sr, &vdi->uuid, c->arena, &leases, &leased, f) < 0 ||
-        store_attachment_list(t, &c->keys.sr, &vdi->uuid, NULL, c->arena, &attachments, &attached, f) < 0)
+    size_t count;
+    if (refuse_if_leased(t, c, vdi, f) < 0 ||
+        store_attachment_list(t, &c->keys.sr, &vdi->uuid, NULL, c->arena, &attachments, &count, f) < 0)
         return -1;
-    if (leased)
-        return fault_set(f, FAULT_VDIInUse, "VDI %s is active %s on host %s (epoch %llu)", vdi->uuid.text,
-                         leases[0].writable ? "read-write" : "read-only", leases[0].holder,
-                         (unsigned long long) leases[0].epoch);
-    if (attached)
-        return fault_set(f, FAULT_VDIInUse, "VDI %s is attached to host %s", vdi->uuid.text, attachments[0].holder);
-    return 0;
+    if (count == 0)
+        return 0;
+    return fault_set(f, FAULT_VDIInUse, "VDI %s is attached to host %s", vdi->uuid.text, attachments[0].holder);
 }
 
 /* vdi_create */
@@ -183,7 +209,7 @@ const struct phases vdi_introduce_phases = {
 static int vdi_update_check(struct txn *t, struct call *c, struct fault *f)
 {
     const struct vdi_update_args *args = ARGS(c, vdi_update);
-    if (need_vdi(t, c, &c->work->vdi, f) < 0)
+    if (need_visible_vdi(t, c, &c->work->vdi, f) < 0)
         return -1;
     struct vdi *wanted = &c->work->wanted;
     *wanted = *c->work->vdi;
@@ -224,7 +250,7 @@ static int vdi_delete_look(struct dispatch *d, struct call *c, struct fault *f)
 {
     if (store_read(d->settings.store, look_for_disk, c, f) < 0)
         return -1;
-    return c->work->vdi ? backend_vdi_locate(c->sr, c->work->vdi, &c->plan, f) : 0;
+    return c->work->vdi ? backend_vdi_locate(c->sr, c->work->vdi, c->arena, &c->plan, f) : 0;
 }
 
 static int vdi_delete_check(struct txn *t, struct call *c, struct fault *f)
@@ -245,13 +271,24 @@ static int vdi_delete_check(struct txn *t, struct call *c, struct fault *f)
 static int vdi_delete_act(struct dispatch *d, struct call *c, struct fault *f)
 {
     (void) d;
-    return backend_vdi_delete(c->sr, &c->plan, c->work->vdi, f);
+    return backend_vdi_delete(c->sr, &c->plan, c->work->vdi, c->arena, &c->work->deleted, f);
 }
 
+/* A disk that others are made from stays, hidden; bases that went with a disk leave the rows with it. */
 static int vdi_delete_record(struct txn *t, struct call *c, struct fault *f)
 {
+    const struct deletion *deleted = &c->work->deleted;
+    struct vdi kept = c->work->wanted;
     c->result = result_nil(c);
-    return store_vdi_remove(t, &c->plan.sr, &c->plan.vdi, f);
+    for (size_t i = 0; i < deleted->gone_count; i++)
+        if (store_vdi_remove(t, &c->plan.sr, &deleted->gone[i], f) < 0)
+            return -1;
+    if (!deleted->kept)
+        return store_vdi_remove(t, &c->plan.sr, &c->plan.vdi, f);
+    kept.state = VDI_LIVE;
+    kept.hidden = true;
+    kept.managed = false;
+    return store_vdi_put(t, &c->plan.sr, &kept, f);
 }
 
 /* Only before its point of no return. */
@@ -271,7 +308,7 @@ const struct phases vdi_delete_phases = {.look = vdi_delete_look,
 static int vdi_resize_check(struct txn *t, struct call *c, struct fault *f)
 {
     uint64_t size = ARGS(c, vdi_resize)->size;
-    if (need_vdi(t, c, &c->work->vdi, f) < 0)
+    if (need_visible_vdi(t, c, &c->work->vdi, f) < 0)
         return -1;
     const struct vdi *vdi = c->work->vdi;
     if (size == vdi->size) {
@@ -299,20 +336,6 @@ const struct phases vdi_resize_phases = {.check = vdi_resize_check, .act = vdi_r
 
 /* vdi_snapshot, vdi_clone */
 
-/* No data path can be paused yet, so a disk that is being written cannot be forked. */
-static int refuse_if_written(struct txn *t, const struct call *c, const struct vdi *vdi, struct fault *f)
-{
-    struct lease *leases;
-    size_t count;
-    if (store_lease_list(t, &c->keys.sr, &vdi->uuid, c->arena, &leases, &count, f) < 0)
-        return -1;
-    for (size_t i = 0; i < count; i++)
-        if (leases[i].writable)
-            return fault_set(f, FAULT_VDIInUse, "VDI %s is active read-write on host %s (epoch %llu)", vdi->uuid.text,
-                             leases[i].holder, (unsigned long long) leases[i].epoch);
-    return 0;
-}
-
 /* The new disk, recorded as being made. */
 static struct vdi forked_disk(struct call *c, const struct vdi *of, bool writable)
 {
@@ -334,8 +357,8 @@ static int fork_check(struct txn *t, struct call *c, bool writable, struct fault
     const struct vdi *vdi = c->work->vdi;
     if (vdi->hidden)
         return fault_set(f, writable ? FAULT_VDIClone : FAULT_VDISnapshot,
-                         "VDI %s is hidden: it is the base of other disks", vdi->uuid.text);
-    if (refuse_if_written(t, c, vdi, f) < 0)
+                         "VDI %s is hidden: other disks are made from it", vdi->uuid.text);
+    if (refuse_lease(t, c, vdi, true, f) < 0) /* no data path can be paused yet */
         return -1;
     c->plan.vdi = vdi->uuid;
     c->plan.made = uuid_random();
@@ -370,6 +393,7 @@ static int record_base(struct txn *t, struct call *c, struct fault *f)
     struct work *w = c->work;
     struct vdi leaf = *w->vdi;
     leaf.parent = w->base.uuid;
+    leaf.utilisation = w->done.utilisation; /* both are empty children now */
     if (store_vdi_put(t, &c->plan.sr, &w->base, f) < 0)
         return -1;
     return store_vdi_put(t, &c->plan.sr, &leaf, f);
@@ -391,3 +415,44 @@ const struct phases vdi_snapshot_phases = {
     .check = snapshot_check, .act = fork_act, .record = fork_record, .undo = fork_undo};
 const struct phases vdi_clone_phases = {
     .check = clone_check, .act = fork_act, .record = fork_record, .undo = fork_undo};
+
+/* vdi_compose */
+
+/* The parent as xapi's caller names it must be a uuid: a XenAPI reference can only be looked up in xapi. */
+static int vdi_compose_check(struct txn *t, struct call *c, struct fault *f)
+{
+    const char *named = ARGS(c, vdi_compose)->parent;
+    struct vdi *parent = NULL;
+    if (!uuid_parse_text(named, &c->plan.base))
+        return fault_set(f, FAULT_BadRequest, "vdi_compose: args[0] must be the uuid of the parent, not \"%.40s\"",
+                         named);
+    if (need_vdi(t, c, &c->work->vdi, f) < 0 || store_vdi_find(t, &c->keys.sr, &c->plan.base, c->arena, &parent, f) < 0)
+        return -1;
+    const struct vdi *vdi = c->work->vdi;
+    if (!parent || parent->state != VDI_LIVE)
+        return fault_set(f, FAULT_VDIUnavailable, "there is no VDI %s in SR %s to be the parent of VDI %s",
+                         c->plan.base.text, c->keys.sr.text, vdi->uuid.text);
+    c->plan.vdi = vdi->uuid;
+    c->plan.format = vdi->format;
+    c->work->wanted = *vdi;
+    c->work->parent = *parent;
+    return refuse_if_leased(t, c, vdi, f) < 0 ? -1 : refuse_if_used(t, c, parent, f);
+}
+
+static int vdi_compose_act(struct dispatch *d, struct call *c, struct fault *f)
+{
+    (void) d;
+    struct work *w = c->work;
+    return backend_vdi_compose(c->sr, &c->plan, w->vdi, &w->parent, c->arena, &w->done, &w->base, f);
+}
+
+static int vdi_compose_record(struct txn *t, struct call *c, struct fault *f)
+{
+    c->result = result_nil(c);
+    if (store_vdi_put(t, &c->plan.sr, &c->work->base, f) < 0)
+        return -1;
+    return store_vdi_put(t, &c->plan.sr, &c->work->done, f);
+}
+
+const struct phases vdi_compose_phases = {
+    .check = vdi_compose_check, .act = vdi_compose_act, .record = vdi_compose_record};

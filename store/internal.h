@@ -19,7 +19,7 @@ struct requests {
 
 struct store {
     struct place place;
-    struct database db; /* the thread's, once it runs */
+    struct database db; /* the thread's, once it runs, but for readers that borrow it */
     struct store_meta meta;
     atomic_uint_fast64_t commits, writes, reads;
 
@@ -32,10 +32,12 @@ struct store {
     pthread_mutex_t lock; /* guards what follows */
     pthread_cond_t wake;  /* something is queued, or stopping is set */
     struct requests waiting_reads, waiting_writes;
+    bool working;  /* the thread is at work, so s->db is its */
+    bool borrowed; /* a reader is, on its own thread, so s->db is that one's */
     bool stopping;
 };
 
-/* Starts the thread that serves s; from here on only it uses s->db. */
+/* Starts the thread that serves s; from here on only it and who borrows from it use s->db. */
 int store_thread_start(struct store *s, struct fault *f);
 /* Lets it serve what is queued, then waits for its end. */
 void store_thread_stop(struct store *s);

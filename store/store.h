@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* The one SQLite connection, owned by one thread. Work is handed to that thread: it runs all waiting writes in one
    transaction, each in a SAVEPOINT of its own (one that fails does not undo its neighbours), commits with a sync, and
-   only then lets the callers go on. Reads run between such batches, so they never see what is not durable.
+   only then lets the callers go on. Reads run between such batches, so they never see what is not durable; one that
+   finds the thread idle borrows the connection and runs on its caller's thread.
    Typed functions on rows (sr.h vdi.h lease.h journal.h …) take the txn that a piece of work was given. */
 #ifndef SMAPI_STORE_STORE_H
 #define SMAPI_STORE_STORE_H
@@ -15,8 +16,9 @@
 struct store;
 struct txn; /* valid only inside the work it was given to */
 
-/* 0 to keep what it did, -1 with fault to have it undone. Runs on the store thread: no waiting, no child, no network,
-   no medium. It may be run again from the start if its batch has to be split, so outputs are overwritten, not added. */
+/* 0 to keep what it did, -1 with fault to have it undone. Runs on the store thread or a reader's: no waiting, no child,
+   no network, no medium. It may be run again from the start if its batch has to be split, so outputs are overwritten,
+   not added. */
 typedef int store_work(struct txn *t, void *arg, struct fault *f);
 
 void store_close(struct store *s); /* waits for queued work; NULL is fine */

@@ -179,6 +179,24 @@ int store_vdi_allocation(struct txn *t, const struct uuid *sr, uint64_t *out, st
     return read_count(&q, out, f);
 }
 
+int store_vdi_depth(struct txn *t, const struct uuid *sr, const struct uuid *vdi, uint64_t *out, struct fault *f)
+{
+    struct uuid at = *vdi;
+    uint64_t depth = 0;
+    while (uuid_is(&at) && depth < STORE_DEPTH_MAX) {
+        AUTO_QUERY struct query q = QUERY(t, vdi_parent_of, as_uuid(sr), as_uuid(&at));
+        int found = query_next(&q, f);
+        if (found < 0)
+            return -1;
+        if (found == 0)
+            break;
+        at = query_uuid(&q, 0);
+        depth++;
+    }
+    *out = depth;
+    return 0;
+}
+
 int store_vdi_children(struct txn *t, const struct uuid *sr, const struct uuid *vdi, uint64_t *out, struct fault *f)
 {
     AUTO_QUERY struct query q = QUERY(t, vdi_children, as_uuid(sr), as_uuid(vdi));

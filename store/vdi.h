@@ -26,6 +26,10 @@ int store_vdi_list(struct txn *t, const struct uuid *sr, const struct uuid *afte
 int store_vdi_count(struct txn *t, const struct uuid *sr, uint64_t *out, struct fault *f);
 /* Sum of the virtual sizes of an SR's disks that are not hidden: its virtual_allocation. */
 int store_vdi_allocation(struct txn *t, const struct uuid *sr, uint64_t *out, struct fault *f);
+/* How many disks a disk's chain has, itself and all its ancestors: 1 for a root; STORE_DEPTH_MAX when it does not end.
+ */
+#define STORE_DEPTH_MAX 64
+int store_vdi_depth(struct txn *t, const struct uuid *sr, const struct uuid *vdi, uint64_t *out, struct fault *f);
 /* Disks whose parent this is. */
 int store_vdi_children(struct txn *t, const struct uuid *sr, const struct uuid *vdi, uint64_t *out, struct fault *f);
 

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "backends/images/image.h"
 
+#include <stdio.h>
 #include <string.h>
 
-static const struct image_format *const formats[] = {&image_raw};
+static const struct image_format *const formats[] = {&image_vhd, &image_raw};
 
 const struct image_format *const *image_formats(size_t *count)
 {
@@ -33,4 +34,26 @@ const struct image_format *image_format_of_file(const char *file, struct uuid *u
         return formats[i];
     }
     return NULL;
+}
+
+bool image_has_id(const struct image_info *info, const struct uuid *id)
+{
+    struct uuid text;
+    const unsigned char *b = info->id;
+    snprintf(text.text, sizeof text.text, "%02x%02x%02x%02x-%02x%02x-%02x%02x-%02x%02x-%02x%02x%02x%02x%02x%02x", b[0],
+             b[1], b[2], b[3], b[4], b[5], b[6], b[7], b[8], b[9], b[10], b[11], b[12], b[13], b[14], b[15]);
+    return uuid_equal(&text, id);
+}
+
+const struct image_format *image_parent_format(const struct image_format *child, const struct image_info *info)
+{
+    static const unsigned char none[sizeof info->parent_id];
+    return memcmp(info->parent_id, none, sizeof none) == 0 ? &image_raw : child;
+}
+
+const char *image_parent_wrong(const struct image_info *child, const struct image_info *parent)
+{
+    return memcmp(child->parent_id, parent->id, sizeof parent->id) == 0
+               ? NULL
+               : "is not the image it was made from: their identifiers differ";
 }

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* raw: the disk's bytes and nothing else, in a sparse file. */
+#include "backends/images/extract.h"
 #include "backends/images/image.h"
+#include "server/base/io.h"
 #include "server/base/point.h"
 #include "server/base/units.h"
 #include <errno.h>
@@ -44,6 +46,45 @@ static int raw_info(int fd, struct image_info *out, struct fault *f)
     return 0;
 }
 
+static int copy(int fd, struct extract *e, uint64_t end, struct fault *f)
+{
+    AUTO_FREE unsigned char *chunk = malloc(EXTRACT_CHUNK);
+    if (!chunk)
+        return fault_errno(f, FAULT_VDILoad, "read a raw image");
+    while (e->at < end) {
+        size_t n = end - e->at < EXTRACT_CHUNK ? (size_t) (end - e->at) : EXTRACT_CHUNK;
+        if (io_read_at(fd, chunk, n, e->at) < 0)
+            return fault_errno(f, FAULT_VDILoad, "read a raw image at %" PRIu64, e->at);
+        if (extract_data(e, chunk, n, f) < 0)
+            return -1;
+    }
+    return 0;
+}
+
+/* From data to hole to data. */
+static int raw_extract(int fd, image_open_parent open_parent, void *context, int out, struct fault *f)
+{
+    (void) open_parent, (void) context; /* a raw image has no parent */
+    struct image_info info;
+    struct extract e;
+    if (raw_info(fd, &info, f) < 0)
+        return -1;
+    extract_begin(&e, out);
+    while (e.at < info.size) {
+        off_t data = lseek(fd, (off_t) e.at, SEEK_DATA);
+        if (data < 0 && errno != ENXIO)
+            return fault_errno(f, FAULT_VDILoad, "look for the data of a raw image");
+        uint64_t begin = data < 0 || (uint64_t) data > info.size ? info.size : (uint64_t) data;
+        off_t hole = begin < info.size ? lseek(fd, (off_t) begin, SEEK_HOLE) : (off_t) begin;
+        if (hole < 0)
+            return fault_errno(f, FAULT_VDILoad, "look for the holes of a raw image");
+        uint64_t end = (uint64_t) hole < info.size ? (uint64_t) hole : info.size;
+        if (extract_zeros(&e, begin - e.at, f) < 0 || copy(fd, &e, end, f) < 0)
+            return -1;
+    }
+    return extract_end(&e, f);
+}
+
 static int raw_grow(int fd, uint64_t size, const struct image_journal *journal, struct fault *f)
 {
     (void) journal; /* nothing is overwritten */
@@ -61,5 +102,6 @@ const struct image_format image_raw = {
     .round = raw_round,
     .make = raw_make,
     .info = raw_info,
+    .extract = raw_extract,
     .grow = raw_grow,
 };

@@ -2,9 +2,11 @@
 /* The row of the image table. */
 #include "backends/images/vhd.h"
 
+#include "backends/images/extract.h"
 #include "backends/images/vhd_grow.h"
 #include "backends/images/vhd_image.h"
 #include "backends/images/vhd_make.h"
+#include "backends/images/vhd_relink.h"
 #include "server/base/io.h"
 #include <inttypes.h>
 #include <string.h>
@@ -65,6 +67,50 @@ int vhd_check(int fd, struct fault *f)
     return vhd_image_load(fd, &image, f) < 0 ? -1 : vhd_image_check(&image, &data_end, f);
 }
 
+static int extract_extent(struct vhd_chain *chain, const struct vhd_extent *extent, unsigned char *chunk,
+                          struct extract *e, struct fault *f)
+{
+    uint64_t end = extent->offset + extent->length;
+    if (extract_zeros(e, extent->offset - e->at, f) < 0)
+        return -1;
+    while (e->at < end) {
+        size_t n = end - e->at < EXTRACT_CHUNK ? (size_t) (end - e->at) : EXTRACT_CHUNK;
+        if (vhd_chain_read(chain, chunk, n, e->at, f) < 0 || extract_data(e, chunk, n, f) < 0)
+            return -1;
+    }
+    return 0;
+}
+
+static int extract_chain(struct vhd_chain *chain, int out, struct fault *f)
+{
+    struct extract e;
+    struct vhd_extent extent;
+    uint64_t size = vhd_chain_size(chain);
+    AUTO_FREE unsigned char *chunk = malloc(EXTRACT_CHUNK);
+    if (!chunk)
+        return fault_errno(f, FAULT_VDILoad, "read a VHD");
+    extract_begin(&e, out);
+    while (e.at < size) {
+        if (vhd_chain_extent(chain, e.at, &extent, f) < 0)
+            return -1;
+        if (extent.length == 0)
+            extent = (struct vhd_extent){.offset = size};
+        if (extract_extent(chain, &extent, chunk, &e, f) < 0)
+            return -1;
+    }
+    return extract_end(&e, f);
+}
+
+static int vhd_extract(int fd, image_open_parent open_parent, void *context, int out, struct fault *f)
+{
+    struct vhd_chain *chain;
+    if (vhd_chain_open(fd, false, open_parent, context, &chain, f) < 0)
+        return -1;
+    int r = extract_chain(chain, out, f);
+    vhd_chain_close(chain);
+    return r;
+}
+
 const struct image_format image_vhd = {
     .name = "vhd",
     .suffix = ".vhd",
@@ -72,8 +118,11 @@ const struct image_format image_vhd = {
     .round = vhd_round,
     .make = vhd_make,
     .info = vhd_info,
+    .extract = vhd_extract,
     .grow = vhd_grow,
     .revert = vhd_revert,
     .make_child = vhd_make_child,
+    .make_sibling = vhd_make_sibling,
+    .set_parent = vhd_set_parent,
     .hide = vhd_hide,
 };

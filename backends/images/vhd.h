@@ -6,7 +6,7 @@
 #include "backends/images/image.h"
 #include <stddef.h>
 
-#define VHD_CHAIN_LIMIT 30 /* images from leaf to base */
+#define VHD_CHAIN_LIMIT IMAGE_CHAIN_LIMIT
 
 /* Checks an image whole, the BAT with it: no block outside the file, over the metadata or over another; the batmap.
    VDILoad, saying what is wrong. Its parents are not looked at. Takes up to 8 MiB while it runs. */
@@ -15,17 +15,13 @@ int vhd_check(int fd, struct fault *f);
 /* As image_vhd.make_child, for a parent that is a raw disk: <parent>.raw. VDISize when it is too large or empty. */
 int vhd_make_child_of_raw(int fd, const struct uuid *id, int parent_fd, const struct uuid *parent, struct fault *f);
 
-/* Opens the image of a parent for reading. *fd becomes the chain's. The fault of -1 is passed on. vdi is none when the
-   child's locators hold no uuid. */
-typedef int (*vhd_open_parent)(void *context, const struct uuid *vdi, int *fd, struct fault *f);
-
 /* A leaf and all its parents, as one disk. For one thread at a time. */
 struct vhd_chain;
 
 /* fd stays the caller's and outlives the chain; it is written to only when writable. A writable leaf is checked whole,
    and gets its footer back when a killed writer has left none. VDILoad for an unsound image, a parent that is not the
    one the child was made from, a loop, and a chain longer than VHD_CHAIN_LIMIT. *out: vhd_chain_close. */
-int vhd_chain_open(int fd, bool writable, vhd_open_parent open_parent, void *context, struct vhd_chain **out,
+int vhd_chain_open(int fd, bool writable, image_open_parent open_parent, void *context, struct vhd_chain **out,
                    struct fault *f);
 void vhd_chain_close(struct vhd_chain *chain); /* NULL is fine; no sync */
 

@@ -85,7 +85,7 @@ static int check_parent(const struct vhd_chain *chain, const struct vhd_image *c
 }
 
 /* Adds the parent of the last image. */
-static int add_parent(struct vhd_chain *chain, vhd_open_parent open_parent, void *context, struct fault *f)
+static int add_parent(struct vhd_chain *chain, image_open_parent open_parent, void *context, struct fault *f)
 {
     const struct vhd_image *child = &chain->levels[chain->depth - 1]->image;
     struct uuid vdi;
@@ -112,7 +112,7 @@ static bool has_parent(const struct vhd_level *level)
     return !level->raw && vhd_image_child(&level->image);
 }
 
-int vhd_chain_open(int fd, bool writable, vhd_open_parent open_parent, void *context, struct vhd_chain **out,
+int vhd_chain_open(int fd, bool writable, image_open_parent open_parent, void *context, struct vhd_chain **out,
                    struct fault *f)
 {
     AUTO_CHAIN struct vhd_chain *chain = calloc(1, sizeof *chain);

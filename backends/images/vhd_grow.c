@@ -5,6 +5,7 @@
 #include "backends/images/vhd_journal.h"
 #include "backends/images/vhd_make.h"
 #include "server/base/io.h"
+#include "server/base/point.h"
 #include <errno.h>
 #include <inttypes.h>
 #include <stdlib.h>
@@ -256,6 +257,8 @@ static int write_all(const struct grow *g)
 /* The new size is on the medium: syncs it, then forgets the old one. */
 static int finish(int fd, const struct image_journal *journal, struct fault *f)
 {
+    if (POINT(resize_grown) < 0)
+        return fault_errno(f, FAULT_VDISize, "grow a VHD");
     return fsync(fd) < 0 ? fault_errno(f, FAULT_EIO, "sync a VHD that grew") : vhd_journal_remove(journal, f);
 }
 

@@ -137,7 +137,7 @@ static size_t widen(const char *text, size_t low, unsigned char *out)
 }
 
 /* What each locator holds. Both Windows forms are relative, as Xen's tools have it. */
-static size_t locator_text(uint32_t code, const char *name, unsigned char out[SECTOR_SIZE])
+size_t vhd_locator_text(uint32_t code, const char *name, unsigned char out[SECTOR_SIZE])
 {
     char text[NAME_ROOM + 16];
     memset(out, 0, SECTOR_SIZE);
@@ -150,6 +150,12 @@ static size_t locator_text(uint32_t code, const char *name, unsigned char out[SE
     return widen(text, 0, out);
 }
 
+void vhd_parent_name(const char *name, unsigned char out[512])
+{
+    memset(out, 0, 512);
+    widen(name, 1, out);
+}
+
 /* The locators, one in each sector from there; *end is behind the last. */
 static int write_locators(int fd, struct vhd_header *header, const char *name, uint64_t at, uint64_t *end)
 {
@@ -159,7 +165,7 @@ static int write_locators(int fd, struct vhd_header *header, const char *name, u
         header->locators[i] = (struct vhd_locator){
             .code = codes[i],
             .space = SECTOR_SIZE, /* in bytes, against the specification, as everybody has it */
-            .length = (uint32_t) locator_text(codes[i], name, raw),
+            .length = (uint32_t) vhd_locator_text(codes[i], name, raw),
             .offset = at,
         };
         if (io_write_at(fd, raw, sizeof raw, at) < 0)
@@ -177,7 +183,7 @@ static int make_child(int fd, const struct uuid *id, const struct parent *parent
     uint64_t end = map.offset + (uint64_t) map.sectors * SECTOR_SIZE;
     memcpy(header.parent_id, parent->id, sizeof header.parent_id);
     header.parent_timestamp = parent->timestamp;
-    widen(parent->name, 1, header.parent_name);
+    vhd_parent_name(parent->name, header.parent_name);
     if (write_locators(fd, &header, parent->name, end, &end) < 0)
         return fault_errno(f, FAULT_VDICreate, "write an empty VHD");
     return write_image(fd, &footer, &header, &map, end, f);
@@ -211,5 +217,23 @@ int vhd_make_child_of_raw(int fd, const struct uuid *id, int parent_fd, const st
                          (unsigned long long) st.st_size);
     struct parent p = {.size = size, .timestamp = vhd_time(st.st_mtime)};
     snprintf(p.name, sizeof p.name, "%s.raw", parent->text);
+    return make_child(fd, id, &p, f);
+}
+
+int vhd_make_sibling(int fd, const struct uuid *id, int of_fd, struct fault *f)
+{
+    struct vhd_image image;
+    struct uuid parent;
+    if (vhd_image_load(of_fd, &image, f) < 0)
+        return -1;
+    if (!vhd_image_child(&image))
+        return fault_set(f, FAULT_VDIType, "the image has no parent");
+    if (vhd_image_parent(&image, &parent, f) < 0)
+        return -1;
+    if (!uuid_is(&parent))
+        return fault_set(f, FAULT_VDILoad, "the name of the image's parent holds no uuid");
+    struct parent p = {.size = image.footer.size, .timestamp = image.header.parent_timestamp};
+    snprintf(p.name, sizeof p.name, "%s%s", parent.text, vhd_image_parent_is_raw(&image) ? ".raw" : ".vhd");
+    memcpy(p.id, image.header.parent_id, sizeof p.id);
     return make_child(fd, id, &p, f);
 }

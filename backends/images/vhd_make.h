@@ -3,6 +3,7 @@
 #ifndef SMAPI_BACKENDS_VHD_MAKE_H
 #define SMAPI_BACKENDS_VHD_MAKE_H
 
+#include "backends/images/vhd_layout.h"
 #include "server/base/fault.h"
 #include "server/base/uuid.h"
 #include <stdint.h>
@@ -10,6 +11,12 @@
 /* The slots of image_vhd. */
 int vhd_make(int fd, const struct uuid *id, uint64_t size, struct fault *f);
 int vhd_make_child(int fd, const struct uuid *id, int parent_fd, const struct uuid *parent, struct fault *f);
+int vhd_make_sibling(int fd, const struct uuid *id, int of_fd, struct fault *f);
+
+/* What a locator of that code holds for a parent of that file name; its length. */
+size_t vhd_locator_text(uint32_t code, const char *name, unsigned char out[SECTOR_SIZE]);
+/* The parent's file name as a header holds it, the rest zero. */
+void vhd_parent_name(const char *name, unsigned char out[512]);
 
 /* Writes length bytes of that value at a place. -1 with errno. */
 int vhd_fill(int fd, unsigned char value, uint64_t at, uint64_t length);

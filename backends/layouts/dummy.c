@@ -122,9 +122,10 @@ static int dummy_vdi_create(struct sr *sr, const struct plan *plan, const struct
     return 0;
 }
 
-static int dummy_vdi_delete(struct sr *sr, const struct plan *plan, const struct vdi *vdi, struct fault *f)
+static int dummy_vdi_delete(struct sr *sr, const struct plan *plan, const struct vdi *vdi, struct arena *a,
+                            struct deletion *deleted, struct fault *f)
 {
-    (void) vdi, (void) f;
+    (void) vdi, (void) a, (void) deleted, (void) f;
     struct dummy_sr *state = sr->state;
     log_line(LOG_DEBUG, "dummy vdi_delete sr=%s vdi=%s", sr->uuid.text, plan->vdi.text);
     pthread_mutex_lock(&state->mutex);
@@ -306,9 +307,9 @@ static int dummy_disk_log(struct sr *sr, const struct vdi *vdi, struct arena *a,
 
 /* There is no medium that could have kept anything: what goes away is gone, everything else never was. */
 static int dummy_settle(struct sr *sr, const struct plan *plan, const struct vdi *wanted, struct arena *a,
-                        enum settled *how, struct vdi *vdi, struct vdi *base, struct fault *f)
+                        enum settled *how, struct vdi *vdi, struct vdi *base, struct deletion *deleted, struct fault *f)
 {
-    (void) wanted, (void) a, (void) vdi, (void) base, (void) f;
+    (void) wanted, (void) a, (void) vdi, (void) base, (void) deleted, (void) f;
     bool goes = strcmp(plan->method, "vdi_delete") == 0 || strcmp(plan->method, "sr_delete") == 0;
     log_line(LOG_DEBUG, "dummy settle sr=%s method=%s op=%s", sr->uuid.text, plan->method, plan->op.text);
     *how = goes ? SETTLED_DONE : SETTLED_UNDONE;

@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "backends/layouts/file.h"
 
-/* No disk_write, disk_log: the data path opens the images itself. No vdi_snapshot, vdi_clone: they come with a format
-   that chains. */
+/* No disk_write, disk_log: the data path opens the images itself. */
 const struct layout layout_file = {
     .name = "file",
     .thin = true,
@@ -20,6 +19,11 @@ const struct layout layout_file = {
     .vdi_introduce = file_vdi_introduce,
     .vdi_update = file_vdi_update,
     .vdi_resize = file_vdi_resize,
+    .vdi_read = file_vdi_read,
+    .vdi_reset = file_vdi_reset,
+    .vdi_compose = file_vdi_compose,
+    .vdi_snapshot = file_vdi_fork,
+    .vdi_clone = file_vdi_fork,
     .vdi_attach = file_vdi_attach,
     .vdi_detach = file_vdi_detach,
     .vdi_activate = file_vdi_activate,

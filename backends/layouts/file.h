@@ -11,6 +11,7 @@
 #include "backends/images/image.h"
 #include "backends/layouts/layout.h"
 #include "backends/temporary.h"
+#include <pthread.h>
 #include <sys/stat.h>
 
 #define MARKER_NAME "sr" OWN_SUFFIX
@@ -50,10 +51,18 @@ struct image_file {
     int fd;
     struct stat st;
 };
+static inline void own_image(const struct image_file *file)
+{
+    own_fd(&file->fd);
+}
+#define AUTO_IMAGE __attribute__((cleanup(own_image))) /* begin with .fd = -1 */
+
 /* Opens the disk's one image, of that format or ("") of any. VDIUnavailable when there is none, more than one, or it is
    no plain file with one name. Close fd. */
 int image_open(struct sr *sr, const struct uuid *vdi, const char *format, int flags, struct image_file *out,
                struct fault *f);
+int image_open_in(int dir, const struct uuid *vdi, const char *format, int flags, struct image_file *out,
+                  struct fault *f);
 /* Identity of what stands under the disk's name: 1, or 0 when there is nothing; -1 with errno. */
 int image_stand(int dir, const struct uuid *vdi, char name[FILE_NAME], struct stat *out);
 /* What is wrong with an entry as an image, or NULL. */
@@ -64,6 +73,11 @@ int image_publish(int dir, const char *temp, const char *name);
 /* The disk as it stands: known is where its labels are taken from (NULL: the sidecar). */
 void image_describe(int dir, const struct uuid *uuid, const struct image_format *format, const struct image_info *info,
                     const struct vdi *known, struct arena *a, struct vdi *out);
+/* The same of what stands now, and with hidden set of one that is hidden although it cannot say so itself. */
+int image_describe_now(struct sr *sr, const struct uuid *uuid, const struct vdi *known, bool hidden, struct arena *a,
+                       struct vdi *out, struct fault *f);
+/* VDIExists when something stands under the disk's name, SRNoSpace when no block is free. */
+int image_check_free(struct sr *sr, const struct uuid *vdi, struct fault *f);
 /* The format asked for, or the default. VDIType when there is none of that name. */
 int image_format_wanted(const char *name, const struct image_format **out, struct fault *f);
 
@@ -74,7 +88,7 @@ int file_remove(int dir, const char *name);
 
 /* ---- file_scan.c */
 
-struct scan_cache; /* what images said of themselves when they were last read; used by scans alone */
+struct scan_cache; /* what images said of themselves when they were last read (file_cache.h) */
 void scan_cache_free(struct scan_cache *c);
 int file_sr_scan(struct sr *sr, const struct vdi_list *known, struct arena *a, struct vdi_list *out,
                  struct sr_totals *totals, struct fault *f);
@@ -82,9 +96,10 @@ int file_sr_totals(struct sr *sr, struct sr_totals *out, struct fault *f);
 
 /* ---- file_sr.c */
 
-/* sr->state. Written by attach, read by all; cache is the scan's. */
+/* sr->state. marker is written by attach and read by all. */
 struct file_sr {
     struct stat marker;
+    pthread_mutex_t mutex; /* guards cache */
     struct scan_cache *cache;
 };
 
@@ -107,8 +122,6 @@ int file_sweep_operation(int dir, const struct plan *plan);
 
 int file_vdi_create(struct sr *sr, const struct plan *plan, const struct vdi *wanted, struct arena *a, struct vdi *out,
                     struct fault *f);
-int file_vdi_locate(struct sr *sr, const struct vdi *vdi, struct plan *plan, struct fault *f);
-int file_vdi_delete(struct sr *sr, const struct plan *plan, const struct vdi *vdi, struct fault *f);
 int file_vdi_introduce(struct sr *sr, const struct plan *plan, const char *location, struct arena *a, struct vdi *out,
                        struct fault *f);
 int file_vdi_update(struct sr *sr, const struct plan *plan, const struct vdi *vdi, struct arena *a, struct vdi *out,
@@ -130,9 +143,41 @@ struct introduced {
 int file_introduced(struct sr *sr, const struct uuid *vdi, const char *location, struct arena *a,
                     struct introduced *out, struct fault *f);
 
+/* ---- file_tree.c */
+
+int file_vdi_read(struct sr *sr, const struct vdi *vdi, int out_fd, struct fault *f);
+int file_image_read(int dir, const struct uuid *vdi, int out_fd, struct fault *f);
+
+/* ---- file_delete.c */
+
+int file_vdi_locate(struct sr *sr, const struct vdi *vdi, struct arena *a, struct plan *plan, struct fault *f);
+int file_vdi_delete(struct sr *sr, const struct plan *plan, const struct vdi *vdi, struct arena *a,
+                    struct deletion *out, struct fault *f);
+
+/* ---- file_fork.c */
+
+int file_vdi_fork(struct sr *sr, const struct plan *plan, const struct vdi *wanted, const struct vdi *vdi,
+                  struct arena *a, struct vdi *made, struct vdi *base, struct fault *f);
+/* All that is left to do once the disk is a child of the base, from wherever it stopped. */
+int file_fork_finish(struct sr *sr, const struct plan *plan, const struct vdi *wanted, struct arena *a,
+                     struct vdi *made, struct vdi *base, struct fault *f);
+
+/* ---- file_relink.c */
+
+int file_vdi_reset(struct sr *sr, const struct plan *plan, const struct vdi *vdi, struct arena *a, struct vdi *out,
+                   struct fault *f);
+int file_vdi_compose(struct sr *sr, const struct plan *plan, const struct vdi *vdi, const struct vdi *parent,
+                     struct arena *a, struct vdi *out, struct vdi *base, struct fault *f);
+/* The second half, once the child has its parent, from wherever it stopped. vdi, parent: their rows, or NULL. */
+int file_compose_finish(struct sr *sr, const struct plan *plan, const struct vdi *vdi, const struct vdi *parent,
+                        struct arena *a, struct vdi *out, struct vdi *base, struct fault *f);
+/* Says that others are made from it: hidden and, when it cannot be written by mistake either, read-only. Synced; done
+   before is success. */
+int file_hide(struct sr *sr, const struct uuid *vdi, struct fault *f);
+
 /* ---- file_settle.c */
 
 int file_settle(struct sr *sr, const struct plan *plan, const struct vdi *wanted, struct arena *a, enum settled *how,
-                struct vdi *vdi, struct vdi *base, struct fault *f);
+                struct vdi *vdi, struct vdi *base, struct deletion *deleted, struct fault *f);
 
 #endif

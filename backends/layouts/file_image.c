@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
+#include <sys/statvfs.h>
 
 void image_name(char out[FILE_NAME], const struct uuid *vdi, const struct image_format *format)
 {
@@ -35,17 +36,17 @@ int image_stand(int dir, const struct uuid *vdi, char name[FILE_NAME], struct st
     return 0;
 }
 
-static int open_one(struct sr *sr, const struct uuid *vdi, const struct image_format *format, int flags,
+static int open_one(int dir, const struct uuid *vdi, const struct image_format *format, int flags,
                     struct image_file *out, struct fault *f)
 {
     struct image_file file = {.format = format, .fd = -1};
     image_name(file.name, vdi, format);
-    if (fstatat(sr->place.dir, file.name, &file.st, AT_SYMLINK_NOFOLLOW) < 0)
+    if (fstatat(dir, file.name, &file.st, AT_SYMLINK_NOFOLLOW) < 0)
         return fault_errno(f, FAULT_VDIUnavailable, "look at image %s", file.name);
     const char *wrong = image_wrong(&file.st);
     if (wrong)
         return fault_set(f, FAULT_VDIUnavailable, "disk %s: %s", vdi->text, wrong);
-    AUTO_FD int fd = io_open_beneath(sr->place.dir, file.name, flags, 0);
+    AUTO_FD int fd = io_open_beneath(dir, file.name, flags, 0);
     if (fd < 0 || fstat(fd, &file.st) < 0)
         return fault_errno(f, errno == ENOENT ? FAULT_VDIUnavailable : FAULT_VDILoad, "open image %s", file.name);
     wrong = image_wrong(&file.st);
@@ -57,31 +58,37 @@ static int open_one(struct sr *sr, const struct uuid *vdi, const struct image_fo
 }
 
 /* The one format whose name for this disk is taken. */
-static int format_standing(struct sr *sr, const struct uuid *vdi, const struct image_format **out, struct fault *f)
+static int format_standing(int dir, const struct uuid *vdi, const struct image_format **out, struct fault *f)
 {
     size_t count, taken = 0;
     const struct image_format *const *formats = image_formats(&count);
     for (size_t i = 0; i < count; i++) {
         char name[FILE_NAME];
         image_name(name, vdi, formats[i]);
-        if (faccessat(sr->place.dir, name, F_OK, AT_SYMLINK_NOFOLLOW) == 0) {
+        if (faccessat(dir, name, F_OK, AT_SYMLINK_NOFOLLOW) == 0) {
             *out = formats[i];
             taken++;
         }
     }
     if (taken == 1)
         return 0;
-    return fault_set(f, FAULT_VDIUnavailable, "disk %s has %s in SR %s", vdi->text,
-                     taken ? "images of more than one format" : "no image", sr->uuid.text);
+    return fault_set(f, FAULT_VDIUnavailable, "disk %s has %s", vdi->text,
+                     taken ? "images of more than one format" : "no image");
+}
+
+int image_open_in(int dir, const struct uuid *vdi, const char *format, int flags, struct image_file *out,
+                  struct fault *f)
+{
+    const struct image_format *row = image_format_find(format);
+    if (!row && format_standing(dir, vdi, &row, f) < 0)
+        return -1;
+    return open_one(dir, vdi, row, flags, out, f);
 }
 
 int image_open(struct sr *sr, const struct uuid *vdi, const char *format, int flags, struct image_file *out,
                struct fault *f)
 {
-    const struct image_format *row = image_format_find(format);
-    if (!row && format_standing(sr, vdi, &row, f) < 0)
-        return -1;
-    return open_one(sr, vdi, row, flags, out, f);
+    return image_open_in(sr->place.dir, vdi, format, flags, out, f);
 }
 
 int image_publish(int dir, const char *temp, const char *name)
@@ -131,6 +138,8 @@ void image_describe(int dir, const struct uuid *uuid, const struct image_format 
     vdi.format = format->name;
     vdi.size = info->size;
     vdi.utilisation = info->utilisation;
+    if (info->hidden || (known && known->hidden))
+        vdi.managed = !info->hidden;
     vdi.hidden = info->hidden;
     vdi.parent = info->parent;
     if (!format->chains)
@@ -138,6 +147,41 @@ void image_describe(int dir, const struct uuid *uuid, const struct image_format 
     if (uuid_is(&info->parent))
         config_set(a, &vdi, "vhd-parent", info->parent.text);
     *out = vdi;
+}
+
+int image_describe_now(struct sr *sr, const struct uuid *uuid, const struct vdi *known, bool hidden, struct arena *a,
+                       struct vdi *out, struct fault *f)
+{
+    struct image_file file;
+    struct image_info info;
+    struct vdi kept;
+    if (image_open(sr, uuid, "", O_RDONLY, &file, f) < 0)
+        return -1;
+    AUTO_FD int fd = file.fd;
+    if (file.format->info(fd, &info, f) < 0)
+        return fault_prefix(f, "disk %s", uuid->text);
+    info.hidden = info.hidden || hidden;
+    if (known)
+        kept = layout_copy(a, known);
+    image_describe(sr->place.dir, uuid, file.format, &info, known ? &kept : NULL, a, out);
+    return 0;
+}
+
+int image_check_free(struct sr *sr, const struct uuid *vdi, struct fault *f)
+{
+    char name[FILE_NAME];
+    struct stat st;
+    struct statvfs fs;
+    int stands = image_stand(sr->place.dir, vdi, name, &st);
+    if (stands < 0)
+        return fault_errno(f, FAULT_EIO, "look for disk %s", vdi->text);
+    if (stands)
+        return fault_set(f, FAULT_VDIExists, "SR %s holds %s already", sr->uuid.text, name);
+    if (fstatvfs(sr->place.dir, &fs) < 0)
+        return fault_errno(f, FAULT_EIO, "read the free space of %s", sr->place.path);
+    if (fs.f_blocks > 0 && fs.f_bavail == 0)
+        return fault_set(f, FAULT_SRNoSpace, "%s has no free block", sr->place.path);
+    return 0;
 }
 
 int image_format_wanted(const char *name, const struct image_format **out, struct fault *f)

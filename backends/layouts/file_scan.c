@@ -1,275 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* One pass over the directory. What an image says of itself is remembered with the identity of the file (inode, size,
-   times), so that an unchanged image costs one fstatat and no open. */
-#include "backends/directory.h"
-#include "backends/layouts/file.h"
-#include "server/base/io.h"
-#include <errno.h>
-#include <fcntl.h>
+/* The images of the directory as disks. */
+#include "backends/layouts/file_cache.h"
+#include "backends/layouts/file_tree.h"
 #include <string.h>
 #include <sys/statvfs.h>
-#include <time.h>
-
-/* A file written this recently may be written again without its times telling. */
-enum { RECENT_SECONDS = 2, IMAGES_MAX = 1000000, CACHE_MAX = 1 << 30 };
-
-struct scanned {
-    struct uuid uuid;
-    const struct image_format *format;
-    ino_t inode;
-    off_t length;
-    struct timespec modified, changed;
-    struct image_info info;
-    const char *damage; /* in the call's arena; NULL for a sound one */
-    bool believed;      /* sound, and old enough to be taken from here next time */
-    uint32_t row;       /* where its row stood among the known ones: a guess for the next time */
-};
-
-/* A place of the index: position in items and the hash, so that a look-up seldom touches an item that is not it. */
-struct place_of {
-    uint32_t hash, at; /* at: 1 + position, 0 for a free place */
-};
-
-/* Images in the order they were read, with an index by uuid. All of it lives in its own arena. */
-struct scan_cache {
-    struct arena *arena;
-    struct scanned *items;
-    size_t count, room;
-    struct place_of *index; /* mask + 1 places, at least twice the room */
-    size_t mask;
-};
-
-/* ------------------------------------------------------------------ index by uuid */
-
-/* Every digit counts: uuids of tests and of careless makers differ in few of them. */
-static uint32_t uuid_hash(const struct uuid *u)
-{
-    static const size_t starts[] = {0, 8, 16, 24, 28};
-    uint64_t h = 0;
-    for (size_t i = 0; i < COUNT_OF(starts); i++) {
-        uint64_t part;
-        memcpy(&part, u->text + starts[i], sizeof part);
-        h = (h ^ part) * UINT64_C(0x9e3779b97f4a7c15);
-        h ^= h >> 29;
-    }
-    return (uint32_t) (h ^ (h >> 32));
-}
-
-static bool same_uuid(const struct uuid *a, const struct uuid *b)
-{
-    return memcmp(a->text, b->text, UUID_TEXT) == 0;
-}
-
-static size_t places_for(size_t count)
-{
-    size_t places = 64;
-    while (places < count * 2)
-        places *= 2;
-    return places;
-}
-
-/* The place of uuid in the index: where it is, or the free one where it belongs. */
-static struct place_of *cache_place(const struct scan_cache *c, const struct uuid *uuid, uint32_t hash)
-{
-    size_t at = hash & c->mask;
-    while (c->index[at].at && (c->index[at].hash != hash || !same_uuid(&c->items[c->index[at].at - 1].uuid, uuid)))
-        at = (at + 1) & c->mask;
-    return &c->index[at];
-}
-
-static struct scanned *cache_find(const struct scan_cache *c, const struct uuid *uuid)
-{
-    uint32_t at = c ? cache_place(c, uuid, uuid_hash(uuid))->at : 0;
-    return at ? &c->items[at - 1] : NULL;
-}
-
-static void cache_index(struct scan_cache *c)
-{
-    size_t places = places_for(c->room);
-    c->index = ARENA_ARRAY(c->arena, struct place_of, places);
-    c->mask = places - 1;
-    for (size_t i = 0; i < c->count; i++) {
-        uint32_t hash = uuid_hash(&c->items[i].uuid);
-        *cache_place(c, &c->items[i].uuid, hash) = (struct place_of){hash, (uint32_t) i + 1};
-    }
-}
-
-static void cache_grow(struct scan_cache *c)
-{
-    struct scanned *items = ARENA_ARRAY(c->arena, struct scanned, c->room * 2);
-    memcpy(items, c->items, c->count * sizeof *items);
-    c->items = items;
-    c->room *= 2;
-    cache_index(c);
-}
-
-static struct scan_cache *cache_new(size_t room)
-{
-    struct arena *arena = arena_new(CACHE_MAX);
-    struct scan_cache *c = ARENA_NEW(arena, struct scan_cache);
-    c->arena = arena;
-    c->room = room;
-    c->items = ARENA_ARRAY(arena, struct scanned, room);
-    cache_index(c);
-    return c;
-}
-
-void scan_cache_free(struct scan_cache *c)
-{
-    if (c)
-        arena_free(c->arena);
-}
-
-static void own_cache(struct scan_cache **c)
-{
-    scan_cache_free(*c);
-}
-#define AUTO_CACHE __attribute__((cleanup(own_cache)))
-
-/* The item of uuid, blank and *added when it was not there. */
-static struct scanned *cache_put(struct scan_cache *c, const struct uuid *uuid, bool *added)
-{
-    if (c->count == c->room)
-        cache_grow(c);
-    uint32_t hash = uuid_hash(uuid);
-    struct place_of *place = cache_place(c, uuid, hash);
-    *added = place->at == 0;
-    if (!*added)
-        return &c->items[place->at - 1];
-    struct scanned *s = &c->items[c->count++];
-    *s = (struct scanned){.uuid = *uuid};
-    *place = (struct place_of){hash, (uint32_t) c->count};
-    return s;
-}
-
-/* ------------------------------------------------------------------ one image */
-
-/* What one pass works with. */
-struct pass {
-    int dir;
-    struct arena *a;
-    const struct scan_cache *before; /* or NULL */
-    struct scan_cache *now;
-    size_t next;     /* position in before of the image that is expected: directories keep their order */
-    int64_t started; /* CLOCK_REALTIME seconds: the clock of the file's times, near enough */
-};
-
-static void damaged(struct pass *p, struct scanned *s, const char *why)
-{
-    s->damage = arena_text(p->a, why);
-    s->believed = false;
-}
-
-static bool same_time(const struct timespec *a, const struct timespec *b)
-{
-    return a->tv_sec == b->tv_sec && a->tv_nsec == b->tv_nsec;
-}
-
-/* Takes over what was read of this very file before. */
-static bool recall(const struct scanned *old, struct scanned *s, const struct stat *st)
-{
-    if (!old || !old->believed || old->format != s->format || old->inode != st->st_ino || old->length != st->st_size ||
-        !same_time(&old->modified, &st->st_mtim) || !same_time(&old->changed, &st->st_ctim))
-        return false;
-    *s = *old;
-    s->info.utilisation = (uint64_t) st->st_blocks * 512;
-    return true;
-}
-
-static void read_image(struct pass *p, struct scanned *s, const char *name)
-{
-    struct fault f;
-    struct stat st;
-    AUTO_FD int fd = io_open_beneath(p->dir, name, O_RDONLY, 0);
-    if (fd < 0 || fstat(fd, &st) < 0) {
-        fault_errno(&f, FAULT_VDILoad, "open its image");
-        damaged(p, s, f.detail);
-        return;
-    }
-    const char *wrong = image_wrong(&st);
-    if (wrong || s->format->info(fd, &s->info, &f) < 0) {
-        damaged(p, s, wrong ? wrong : f.detail);
-        return;
-    }
-    s->inode = st.st_ino;
-    s->length = st.st_size;
-    s->modified = st.st_mtim;
-    s->changed = st.st_ctim;
-    s->believed = st.st_mtim.tv_sec + RECENT_SECONDS < p->started && st.st_ctim.tv_sec + RECENT_SECONDS < p->started;
-}
-
-/* A file that was not there before is opened at once if the directory calls it a plain one; a device never is. */
-static void look_at(struct pass *p, struct scanned *s, const struct scanned *old, const struct dirent *e)
-{
-    struct stat st;
-    if (e->d_type == DT_REG && !old) {
-        read_image(p, s, e->d_name);
-        return;
-    }
-    if (fstatat(p->dir, e->d_name, &st, AT_SYMLINK_NOFOLLOW) < 0) {
-        damaged(p, s, "its image cannot be looked at");
-        return;
-    }
-    const char *wrong = image_wrong(&st);
-    if (wrong)
-        damaged(p, s, wrong);
-    else if (!recall(old, s, &st))
-        read_image(p, s, e->d_name);
-}
-
-/* Whether a name is that of an image, and what was read of it before (NULL for nothing). */
-static const struct image_format *know_image(struct pass *p, const char *name, struct uuid *uuid,
-                                             const struct scanned **old)
-{
-    const struct scanned *guess = p->before && p->next < p->before->count ? &p->before->items[p->next] : NULL;
-    if (guess && strncmp(name, guess->uuid.text, UUID_TEXT) == 0 &&
-        strcmp(name + UUID_TEXT, guess->format->suffix) == 0) {
-        p->next++;
-        *uuid = guess->uuid;
-        *old = guess;
-        return guess->format;
-    }
-    const struct image_format *format = image_format_of_file(name, uuid);
-    *old = format ? cache_find(p->before, uuid) : NULL;
-    if (*old)
-        p->next = (size_t) (*old - p->before->items) + 1;
-    return format;
-}
-
-static int take_entry(struct pass *p, const struct dirent *e, struct fault *f)
-{
-    struct uuid uuid = UUID_NONE;
-    const struct scanned *old;
-    bool added;
-    const struct image_format *format = know_image(p, e->d_name, &uuid, &old);
-    if (!format)
-        return 0;
-    if (p->now->count == IMAGES_MAX)
-        return fault_set(f, FAULT_SRScan, "more than %d images in one SR", IMAGES_MAX);
-    struct scanned *s = cache_put(p->now, &uuid, &added);
-    if (!added) {
-        damaged(p, s, "it has images of more than one format");
-        return 0;
-    }
-    s->format = format;
-    look_at(p, s, old, e);
-    return 0;
-}
-
-static int read_directory(struct sr *sr, struct pass *p, struct fault *f)
-{
-    AUTO_DIR DIR *entries = directory_entries(p->dir);
-    if (!entries)
-        return fault_errno(f, FAULT_SRScan, "list %s", sr->place.path);
-    for (;;) {
-        errno = 0;
-        const struct dirent *e = readdir(entries);
-        if (!e)
-            return errno ? fault_errno(f, FAULT_SRScan, "list %s", sr->place.path) : 0;
-        if (take_entry(p, e, f) < 0)
-            return -1;
-    }
-}
 
 /* ------------------------------------------------------------------ rows and images together */
 
@@ -283,15 +17,15 @@ struct rows {
 
 static uint32_t *rows_place(const struct rows *r, const struct uuid *uuid)
 {
-    size_t at = uuid_hash(uuid) & r->mask;
-    while (r->index[at] && !same_uuid(&r->list->items[r->index[at] - 1].uuid, uuid))
+    size_t at = file_uuid_hash(uuid) & r->mask;
+    while (r->index[at] && !file_same_uuid(&r->list->items[r->index[at] - 1].uuid, uuid))
         at = (at + 1) & r->mask;
     return &r->index[at];
 }
 
 static void rows_index(struct rows *r)
 {
-    size_t places = places_for(r->list->count);
+    size_t places = file_places_for(r->list->count);
     r->index = ARENA_ARRAY(r->a, uint32_t, places);
     r->mask = places - 1;
     for (size_t i = 0; i < r->list->count; i++)
@@ -300,7 +34,7 @@ static void rows_index(struct rows *r)
 
 static const struct vdi *rows_find(struct rows *r, struct scanned *s)
 {
-    if (s->row < r->list->count && same_uuid(&r->list->items[s->row].uuid, &s->uuid))
+    if (s->row < r->list->count && file_same_uuid(&r->list->items[s->row].uuid, &s->uuid))
         return &r->list->items[s->row];
     if (!r->index)
         rows_index(r);
@@ -309,38 +43,61 @@ static const struct vdi *rows_find(struct rows *r, struct scanned *s)
     return at ? &r->list->items[at - 1] : NULL;
 }
 
-static void describe_damaged(const struct scanned *s, const struct vdi *known, struct arena *a, struct vdi *out)
+static void describe_damaged(const struct scanned *s, const char *why, const struct vdi *known, struct arena *a,
+                             struct vdi *out)
 {
     struct vdi vdi = known ? *known : vdi_blank();
     vdi.uuid = s->uuid;
     vdi.location = known && known->location[0] ? known->location : arena_copy(a, s->uuid.text, UUID_TEXT);
     vdi.format = s->format->name;
+    if (!s->damage) {
+        vdi.size = s->info.size;
+        vdi.utilisation = s->info.utilisation;
+        vdi.parent = s->info.parent;
+        vdi.hidden = s->info.hidden;
+    }
     if (vdi.state != VDI_QUARANTINED) {
         vdi.state = VDI_DAMAGED;
-        vdi.damage = s->damage;
+        vdi.damage = why;
     }
     *out = vdi;
 }
 
+/* What one report is made of. */
+struct report {
+    int dir;
+    struct arena *a;
+    const struct scan_cache *images;
+    const struct standing *tree; /* of each image */
+    struct rows rows;
+};
+
+static void describe(const struct report *r, size_t i, const struct vdi *row, struct vdi *out)
+{
+    const struct scanned *s = &r->images->items[i];
+    const struct standing *t = &r->tree[i];
+    if (t->damage) {
+        describe_damaged(s, t->damage, row, r->a, out);
+    } else {
+        struct image_info info = s->info;
+        info.hidden = info.hidden || t->children > 0;
+        image_describe(r->dir, &s->uuid, s->format, &info, row, r->a, out);
+    }
+}
+
 /* Everything read, but for disks that an operation is making or removing. Returns the sum of the sizes of those that
    are served. */
-static uint64_t report(const struct pass *p, const struct vdi_list *known, struct vdi_list *out)
+static uint64_t report(struct report *r, struct vdi_list *out)
 {
-    const struct scan_cache *c = p->now;
-    struct rows rows = {.list = known, .a = p->a};
-    struct vdi_list list = {.items = ARENA_ARRAY(p->a, struct vdi, c->count), .room = c->count};
+    struct vdi_list list = {.items = ARENA_ARRAY(r->a, struct vdi, r->images->count), .room = r->images->count};
     uint64_t sum = 0;
-    for (size_t i = 0; i < c->count; i++) {
-        struct scanned *s = &c->items[i];
-        const struct vdi *row = rows_find(&rows, s);
+    for (size_t i = 0; i < r->images->count; i++) {
+        const struct vdi *row = rows_find(&r->rows, &r->images->items[i]);
         if (row && (row->state == VDI_CREATING || row->state == VDI_DELETING))
             continue;
         struct vdi *vdi = &list.items[list.count++];
-        if (s->damage)
-            describe_damaged(s, row, p->a, vdi);
-        else
-            image_describe(p->dir, &s->uuid, s->format, &s->info, row, p->a, vdi);
-        sum += s->damage || vdi->hidden ? 0 : vdi->size;
+        describe(r, i, row, vdi);
+        sum += r->tree[i].damage || vdi->hidden ? 0 : vdi->size;
     }
     *out = list;
     return sum;
@@ -356,20 +113,29 @@ int file_sr_totals(struct sr *sr, struct sr_totals *out, struct fault *f)
     return 0;
 }
 
+static int scan(struct sr *sr, const struct vdi_list *known, struct arena *a, struct vdi_list *out,
+                struct sr_totals *totals, struct fault *f)
+{
+    struct file_sr *state = sr->state;
+    struct sr_totals t;
+    if (scan_cache_refresh(sr, a, &state->cache, f) < 0 || file_sr_totals(sr, &t, f) < 0)
+        return -1;
+    struct report r = {.dir = sr->place.dir,
+                       .a = a,
+                       .images = state->cache,
+                       .tree = tree_resolve(state->cache, a),
+                       .rows = {.list = known, .a = a}};
+    t.virtual_allocation = report(&r, out);
+    *totals = t;
+    return 0;
+}
+
 int file_sr_scan(struct sr *sr, const struct vdi_list *known, struct arena *a, struct vdi_list *out,
                  struct sr_totals *totals, struct fault *f)
 {
     struct file_sr *state = sr->state;
-    struct timespec now;
-    struct sr_totals t;
-    clock_gettime(CLOCK_REALTIME, &now);
-    AUTO_CACHE struct scan_cache *cache = cache_new(state->cache ? state->cache->count + 64 : 1024);
-    struct pass p = {.dir = sr->place.dir, .a = a, .before = state->cache, .now = cache, .started = now.tv_sec};
-    if (read_directory(sr, &p, f) < 0 || file_sr_totals(sr, &t, f) < 0)
-        return -1;
-    t.virtual_allocation = report(&p, known, out);
-    *totals = t;
-    scan_cache_free(state->cache);
-    state->cache = TAKE(cache);
-    return 0;
+    pthread_mutex_lock(&state->mutex);
+    int r = scan(sr, known, a, out, totals, f);
+    pthread_mutex_unlock(&state->mutex);
+    return r;
 }

@@ -13,7 +13,9 @@ struct work {
     const struct vdi *wanted; /* or NULL */
     struct arena *a;
     enum settled how;
-    struct vdi *vdi; /* out, for SETTLED_DONE */
+    /* Out, for SETTLED_DONE. */
+    struct vdi *vdi, *base;
+    struct deletion *deleted;
 };
 
 static int dir_of(const struct work *w)
@@ -92,13 +94,18 @@ static int settle_create(struct work *w, struct fault *f)
     return undone(w, f);
 }
 
-/* Table E: always forward, but for a file that is not the plan's. */
+/* Table E: always forward, but for a file that is not the plan's, and one that cannot be hidden. */
 static int settle_delete(struct work *w, struct fault *f)
 {
     struct vdi vdi = vdi_blank();
+    struct deletion deleted;
     vdi.uuid = w->plan->vdi;
-    if (file_vdi_delete(w->sr, w->plan, &vdi, f) < 0)
+    if (file_vdi_delete(w->sr, w->plan, &vdi, w->a, &deleted, f) < 0) {
+        if (f->code == FAULT_VDIDelete && !atomic_load(&w->sr->poison))
+            return undone(w, f);
         return f->code == FAULT_VDIUnavailable ? 0 : -1;
+    }
+    *w->deleted = deleted;
     w->how = SETTLED_DONE;
     return 0;
 }
@@ -119,6 +126,102 @@ static int settle_resize(struct work *w, struct fault *f)
 }
 
 /* The sidecar is what the operation wrote; the row still has the old labels. */
+/* What the disk's image says of itself. */
+static bool read_info(const struct work *w, const struct uuid *vdi, struct image_info *out)
+{
+    struct fault ignored;
+    struct image_file file;
+    if (image_open(w->sr, vdi, "", O_RDONLY, &file, &ignored) < 0)
+        return false;
+    AUTO_FD int fd = file.fd;
+    return file.format->info(fd, out, &ignored) == 0;
+}
+
+/* Removes the sidecar of a disk that this operation did not come to make. */
+static int forget(const struct work *w, const struct uuid *vdi)
+{
+    char name[FILE_NAME];
+    struct vdi read = vdi_blank();
+    struct claim claim;
+    read.uuid = *vdi;
+    if (!sidecar_read(dir_of(w), w->a, &read, &claim) || !uuid_equal(&claim.op, &w->plan->op))
+        return 0;
+    sidecar_name(name, vdi);
+    return file_remove(dir_of(w), name);
+}
+
+static int fork_undone(struct work *w, struct fault *f)
+{
+    if (forget(w, &w->plan->base) < 0 || forget(w, &w->plan->made) < 0)
+        return fault_errno(f, FAULT_EIO, "remove what operation %s left", w->plan->op.text);
+    return undone(w, f);
+}
+
+/* Tables B and C. While disk and base are one image the point of no return was not reached; afterwards the disk is a
+   child of the base that carries the operation. A base that is neither was there before and is not ours. */
+static int settle_fork(struct work *w, struct fault *f)
+{
+    char name[FILE_NAME], base_name[FILE_NAME];
+    struct stat st, base;
+    struct image_info info;
+    const struct plan *p = w->plan;
+    if (file_sweep_operation(dir_of(w), p) < 0)
+        return fault_errno(f, FAULT_VDIRemove, "remove what operation %s left", p->op.text);
+    int stands = image_stand(dir_of(w), &p->vdi, name, &st);
+    int base_stands = image_stand(dir_of(w), &p->base, base_name, &base);
+    if (stands < 0 || base_stands < 0)
+        return fault_errno(f, FAULT_EIO, "look for disk %s and its base", p->vdi.text);
+    if (!base_stands)
+        return fork_undone(w, f);
+    if (!stands)
+        return 0;
+    if (st.st_ino == base.st_ino)
+        return file_remove(dir_of(w), base_name) < 0 ? fault_errno(f, FAULT_VDIRemove, "remove %s", base_name)
+                                                     : fork_undone(w, f);
+    if (!read_info(w, &p->vdi, &info))
+        return 0;
+    if (!image_has_id(&info, &p->op) || !uuid_equal(&info.parent, &p->base))
+        return fork_undone(w, f);
+    if (file_fork_finish(w->sr, p, w->wanted, w->a, w->vdi, w->base, f) < 0)
+        return -1;
+    w->how = SETTLED_DONE;
+    return 0;
+}
+
+static int settle_reset(struct work *w, struct fault *f)
+{
+    struct image_info info;
+    if (file_sweep_operation(dir_of(w), w->plan) < 0)
+        return fault_errno(f, FAULT_VDIRemove, "remove what operation %s left", w->plan->op.text);
+    if (!read_info(w, &w->plan->vdi, &info))
+        return 0;
+    return image_has_id(&info, &w->plan->op) && whole(w, 0) ? 0 : undone(w, f);
+}
+
+/* The child has its old parent again or the new one, which then gets hidden. */
+static int settle_compose(struct work *w, struct fault *f)
+{
+    char name[TEMPORARY_NAME];
+    struct image_file file;
+    struct image_info info;
+    temporary_name(name, &w->plan->op, TEMPORARY_GROW, &w->plan->vdi);
+    if (image_open(w->sr, &w->plan->vdi, "", O_RDWR, &file, f) < 0)
+        return 0;
+    AUTO_FD int fd = file.fd;
+    const struct image_journal journal = {dir_of(w), name};
+    if (file.format->revert && file.format->revert(fd, &journal, f) < 0)
+        return -1;
+    if (file.format->info(fd, &info, f) < 0)
+        return 0;
+    if (!uuid_equal(&info.parent, &w->plan->base))
+        return undone(w, f);
+    const struct vdi *row = w->wanted && uuid_equal(&w->wanted->uuid, &w->plan->vdi) ? w->wanted : NULL;
+    if (file_compose_finish(w->sr, w->plan, row, NULL, w->a, w->vdi, w->base, f) < 0)
+        return -1;
+    w->how = SETTLED_DONE;
+    return 0;
+}
+
 static int settle_update(struct work *w, struct fault *f)
 {
     struct claim claim;
@@ -181,16 +284,24 @@ static const struct row {
 } rows[] = {
     {"vdi_create", settle_create, true},        {"vdi_delete", settle_delete, false},
     {"vdi_resize", settle_resize, false},       {"vdi_update", settle_update, false},
-    {"vdi_introduce", settle_introduce, false}, {"sr_create", settle_sr_create, true},
+    {"vdi_introduce", settle_introduce, false}, {"vdi_snapshot", settle_fork, false},
+    {"vdi_clone", settle_fork, false},          {"vdi_epoch_begin", settle_reset, false},
+    {"vdi_compose", settle_compose, false},     {"sr_create", settle_sr_create, true},
     {"sr_delete", settle_sr_delete, true},
 };
 
 int file_settle(struct sr *sr, const struct plan *plan, const struct vdi *wanted, struct arena *a, enum settled *how,
-                struct vdi *vdi, struct vdi *base, struct fault *f)
+                struct vdi *vdi, struct vdi *base, struct deletion *deleted, struct fault *f)
 {
-    (void) base; /* no operation of these leaves one */
     AUTO_ARENA struct arena *own = a ? NULL : arena_new(1U << 20);
-    struct work w = {.sr = sr, .plan = plan, .wanted = wanted, .a = a ? a : own, .how = SETTLED_STUCK, .vdi = vdi};
+    struct work w = {.sr = sr,
+                     .plan = plan,
+                     .wanted = wanted,
+                     .a = a ? a : own,
+                     .how = SETTLED_STUCK,
+                     .vdi = vdi,
+                     .base = base,
+                     .deleted = deleted};
     for (size_t i = 0; i < COUNT_OF(rows); i++) {
         if (strcmp(rows[i].method, plan->method) != 0)
             continue;

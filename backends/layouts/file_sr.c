@@ -332,6 +332,7 @@ int file_sr_attach(struct sr *sr, struct fault *f)
     if (!state)
         abort();
     state->marker = marker;
+    pthread_mutex_init(&state->mutex, NULL);
     sr->state = state;
     return 0;
 }
@@ -339,8 +340,10 @@ int file_sr_attach(struct sr *sr, struct fault *f)
 void file_sr_detach(struct sr *sr)
 {
     struct file_sr *state = TAKE(sr->state);
-    if (state)
-        scan_cache_free(state->cache);
+    if (!state)
+        return;
+    scan_cache_free(state->cache);
+    pthread_mutex_destroy(&state->mutex);
     free(state);
 }
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-#include "backends/layouts/file.h"
+#include "backends/layouts/file_tree.h"
 #include "server/base/io.h"
 #include "server/base/point.h"
 #include <errno.h>
@@ -7,29 +7,11 @@
 #include <inttypes.h>
 #include <limits.h>
 #include <string.h>
-#include <sys/statvfs.h>
 
 /* Passing a point fails as the step before it would. */
 #define PASS(name, code, f) (POINT(name) < 0 ? fault_errno(f, code, "at point " #name) : 0)
 
 /* ------------------------------------------------------------------ create */
-
-static int check_free(struct sr *sr, const struct uuid *vdi, struct fault *f)
-{
-    char name[FILE_NAME];
-    struct stat st;
-    struct statvfs fs;
-    int stands = image_stand(sr->place.dir, vdi, name, &st);
-    if (stands < 0)
-        return fault_errno(f, FAULT_EIO, "look for disk %s", vdi->text);
-    if (stands)
-        return fault_set(f, FAULT_VDIExists, "SR %s holds %s already", sr->uuid.text, name);
-    if (fstatvfs(sr->place.dir, &fs) < 0)
-        return fault_errno(f, FAULT_EIO, "read the free space of %s", sr->place.path);
-    if (fs.f_blocks > 0 && fs.f_bavail == 0)
-        return fault_set(f, FAULT_SRNoSpace, "%s has no free block", sr->place.path);
-    return 0;
-}
 
 /* The image, whole and synced under its temporary name. */
 static int make_temp(struct sr *sr, const struct plan *plan, const struct image_format *format, uint64_t size,
@@ -69,7 +51,7 @@ int file_vdi_create(struct sr *sr, const struct plan *plan, const struct vdi *wa
     uint64_t size;
     char temp[TEMPORARY_NAME], name[FILE_NAME];
     if (image_format_wanted(wanted->format, &format, f) < 0 || format->round(wanted->size, &size, f) < 0 ||
-        check_free(sr, &plan->vdi, f) < 0)
+        image_check_free(sr, &plan->vdi, f) < 0)
         return -1;
     temporary_name(temp, &plan->op, TEMPORARY_NEW, &plan->vdi);
     image_name(name, &plan->vdi, format);
@@ -80,57 +62,6 @@ int file_vdi_create(struct sr *sr, const struct plan *plan, const struct vdi *wa
     const struct vdi kept = layout_copy(a, wanted);
     image_describe(sr->place.dir, &plan->vdi, format, &info, &kept, a, out);
     return 0;
-}
-
-/* ------------------------------------------------------------------ delete */
-
-int file_vdi_locate(struct sr *sr, const struct vdi *vdi, struct plan *plan, struct fault *f)
-{
-    char name[FILE_NAME];
-    struct stat st;
-    int stands = image_stand(sr->place.dir, &vdi->uuid, name, &st);
-    if (stands < 0)
-        return fault_errno(f, FAULT_EIO, "look for disk %s", vdi->uuid.text);
-    if (stands && !S_ISREG(st.st_mode))
-        return fault_set(f, FAULT_VDIUnavailable, "disk %s: %s", vdi->uuid.text, image_wrong(&st));
-    plan->device = stands ? st.st_dev : 0;
-    plan->inode = stands ? st.st_ino : 0;
-    return 0;
-}
-
-/* Only the inode is compared: device numbers do not outlive a reboot, and no other mount is ever crossed. */
-static int doom(struct sr *sr, const struct plan *plan, const char *doomed, struct fault *f)
-{
-    char name[FILE_NAME];
-    struct stat st;
-    int stands = image_stand(sr->place.dir, &plan->vdi, name, &st);
-    if (stands < 0)
-        return fault_errno(f, FAULT_VDIRemove, "look for disk %s", plan->vdi.text);
-    if (stands == 0)
-        return 0;
-    if (!S_ISREG(st.st_mode) || (plan->inode != 0 && plan->inode != st.st_ino))
-        return fault_set(f, FAULT_VDIUnavailable, "%s is not the image that was to be deleted", name);
-    if (renameat(sr->place.dir, name, sr->place.dir, doomed) < 0)
-        return fault_errno(f, FAULT_VDIRemove, "rename %s", name);
-    return PASS(delete_renamed, FAULT_VDIRemove, f) < 0 ? -1 : file_sync(sr, sr->place.dir, sr->place.path, f);
-}
-
-/* From wherever an earlier try stopped. */
-int file_vdi_delete(struct sr *sr, const struct plan *plan, const struct vdi *vdi, struct fault *f)
-{
-    (void) vdi; /* the plan names it, also after a crash */
-    char doomed[TEMPORARY_NAME], sidecar[FILE_NAME];
-    temporary_name(doomed, &plan->op, TEMPORARY_DEL, &plan->vdi);
-    sidecar_name(sidecar, &plan->vdi);
-    if (doom(sr, plan, doomed, f) < 0)
-        return -1;
-    if (file_remove(sr->place.dir, doomed) < 0)
-        return fault_errno(f, FAULT_VDIRemove, "remove %s", doomed);
-    if (PASS(delete_unlinked, FAULT_VDIRemove, f) < 0)
-        return -1;
-    if (file_remove(sr->place.dir, sidecar) < 0)
-        return fault_errno(f, FAULT_VDIRemove, "remove %s", sidecar);
-    return file_sync(sr, sr->place.dir, sr->place.path, f);
 }
 
 /* ------------------------------------------------------------------ introduce */
@@ -193,8 +124,17 @@ int file_introduced(struct sr *sr, const struct uuid *vdi, const char *location,
     return 0;
 }
 
+/* All it was made from is in the SR. */
+static int check_chain(struct sr *sr, const struct uuid *vdi, const struct image_format *format,
+                       const struct image_info *info, struct fault *f)
+{
+    struct lineage ignored;
+    return tree_lineage(sr->place.dir, vdi, format, info, &ignored, f);
+}
+
 /* A sound image under a name that is not a disk's; its inode. */
-static int check_source(struct sr *sr, const struct introduced *it, struct stat *st, struct fault *f)
+static int check_source(struct sr *sr, const struct uuid *vdi, const struct introduced *it, struct stat *st,
+                        struct fault *f)
 {
     struct image_info info;
     AUTO_FD int fd = io_open_beneath(sr->place.dir, it->source, O_RDONLY, 0);
@@ -203,7 +143,7 @@ static int check_source(struct sr *sr, const struct introduced *it, struct stat 
     const char *wrong = image_wrong(st);
     if (wrong)
         return fault_set(f, FAULT_VDIUnavailable, "%.200s: %s", it->source, wrong);
-    return it->format->info(fd, &info, f);
+    return it->format->info(fd, &info, f) < 0 ? -1 : check_chain(sr, vdi, it->format, &info, f);
 }
 
 /* The sidecar says what is renamed, as for a disk that is made. */
@@ -212,7 +152,7 @@ static int take_name(struct sr *sr, const struct plan *plan, const struct introd
     struct stat st;
     struct vdi vdi = vdi_blank();
     vdi.uuid = plan->vdi;
-    if (check_source(sr, it, &st, f) < 0 || check_free(sr, &plan->vdi, f) < 0)
+    if (check_source(sr, &plan->vdi, it, &st, f) < 0 || image_check_free(sr, &plan->vdi, f) < 0)
         return -1;
     const struct claim claim = {.op = plan->op, .inode = st.st_ino};
     if (sidecar_write(sr, &vdi, &claim, f) < 0)
@@ -233,7 +173,7 @@ int file_vdi_introduce(struct sr *sr, const struct plan *plan, const char *locat
         image_open(sr, &plan->vdi, it.format->name, O_RDONLY, &file, f) < 0)
         return -1;
     AUTO_FD int fd = file.fd;
-    if (file.format->info(fd, &info, f) < 0)
+    if (file.format->info(fd, &info, f) < 0 || check_chain(sr, &plan->vdi, file.format, &info, f) < 0)
         return fault_prefix(f, "disk %s", plan->vdi.text);
     image_describe(sr->place.dir, &plan->vdi, file.format, &info, NULL, a, out);
     return 0;
@@ -257,6 +197,17 @@ int file_vdi_update(struct sr *sr, const struct plan *plan, const struct vdi *vd
     const struct vdi kept = layout_copy(a, vdi);
     image_describe(sr->place.dir, &vdi->uuid, file.format, &info, &kept, a, out);
     return 0;
+}
+
+/* Children go on from what their parent ended with. */
+static int check_growable(struct sr *sr, const struct uuid *vdi, const struct image_info *info, struct fault *f)
+{
+    struct offspring o;
+    if (tree_offspring(sr, vdi, &o, f) < 0)
+        return -1;
+    if (!info->hidden && o.count == 0)
+        return 0;
+    return fault_set(f, FAULT_VDIResize, "disk %s is the base of other disks and keeps its size", vdi->text);
 }
 
 static int grow(struct sr *sr, const struct plan *plan, const struct image_file *file, uint64_t size, struct fault *f)
@@ -283,6 +234,8 @@ int file_vdi_resize(struct sr *sr, const struct plan *plan, const struct vdi *vd
     if (size < info.size)
         return fault_set(f, FAULT_VDISize, "disk %s has %" PRIu64 " bytes and is never made smaller", vdi->uuid.text,
                          info.size);
+    if (check_growable(sr, &vdi->uuid, &info, f) < 0)
+        return -1;
     if (size > info.size && (grow(sr, plan, &file, size, f) < 0 || file.format->info(fd, &info, f) < 0))
         return fault_prefix(f, "disk %s", vdi->uuid.text);
     const struct vdi kept = layout_copy(a, vdi);
@@ -292,8 +245,8 @@ int file_vdi_resize(struct sr *sr, const struct plan *plan, const struct vdi *vd
 
 /* ------------------------------------------------------------------ attach, activate */
 
-int file_vdi_attach(struct sr *sr, const struct vdi *vdi, bool writable, struct arena *a, const char **path,
-                    struct fault *f)
+/* Opens a disk that is to be used; a base is never written. Close out->fd. */
+static int open_for_use(struct sr *sr, const struct vdi *vdi, bool writable, struct image_file *out, struct fault *f)
 {
     struct image_file file;
     struct image_info info;
@@ -302,6 +255,22 @@ int file_vdi_attach(struct sr *sr, const struct vdi *vdi, bool writable, struct 
     AUTO_FD int fd = file.fd;
     if (file.format->info(fd, &info, f) < 0)
         return fault_prefix(f, "disk %s", vdi->uuid.text);
+    if (writable && info.hidden)
+        return fault_set(f, FAULT_VDIUnavailable, "disk %s is hidden: it is the base of other disks", vdi->uuid.text);
+    if (check_chain(sr, &vdi->uuid, file.format, &info, f) < 0)
+        return -1;
+    fd = -1;
+    *out = file;
+    return 0;
+}
+
+int file_vdi_attach(struct sr *sr, const struct vdi *vdi, bool writable, struct arena *a, const char **path,
+                    struct fault *f)
+{
+    struct image_file file;
+    if (open_for_use(sr, vdi, writable, &file, f) < 0)
+        return -1;
+    close(file.fd);
     *path = arena_printf(a, "%s/%s", sr->place.path, file.name);
     return 0;
 }
@@ -316,7 +285,7 @@ int file_vdi_activate(struct sr *sr, const struct vdi *vdi, uint64_t epoch, bool
 {
     (void) epoch;
     struct image_file file;
-    if (image_open(sr, &vdi->uuid, vdi->format, writable ? O_RDWR : O_RDONLY, &file, f) < 0)
+    if (open_for_use(sr, vdi, writable, &file, f) < 0)
         return -1;
     close(file.fd);
     return 0;

@@ -76,10 +76,18 @@ struct plan {
     uint64_t size;          /* wanted virtual size; resize: with old_size before it */
     uint64_t old_size;
     const char *format;     /* image format, "" when none */
-    const char *name;       /* a file name on the medium that must be touched, "" when none */
+    const char *name;       /* what else must be touched, as the driver wrote it down: introduce: the file name on the
+                               medium; delete: the disk's ancestors; "" when none */
     uint64_t device, inode; /* of the image it is about, 0 when none: what is deleted must still be this */
     bool read_only;         /* the disk made is not to be written */
     bool keep;              /* has an operation id: finish it if it is past its point of no return */
+};
+
+/* What a vdi_delete came to. */
+struct deletion {
+    bool kept;         /* other disks are made from it: it is still there, hidden */
+    struct uuid *gone; /* hidden bases that nothing was made from any more, and that went with it */
+    size_t gone_count;
 };
 
 /* How an operation was settled. */

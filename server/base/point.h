@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Named points where a crash or an error would hurt; a test arms one with SMAPI_POINT=<name>:<action>[:<n>].
-   Actions: kill (SIGKILL to itself), eio, enospc, sleep (one second). n: only the n-th passage, 1 by default.
-   point.def lists them; crash tests compute their matrix from it (smapid --describe). Unarmed a point costs one load.
+   Name: of a row, or * for all of them. Actions: kill (SIGKILL to itself), eio, enospc, sleep (one second). n: only the
+   n-th passage, 1 by default. SMAPI_POINT=@<path> arms while the process runs: the next passage reads such a line from
+   that file, when it is there, and removes it; whichever point then acts says "point <name>" on stderr.
+   point.def lists them; crash tests compute their matrix from it (smapid --describe). Unarmed a point costs two loads.
  */
 #ifndef SMAPI_BASE_POINT_H
 #define SMAPI_BASE_POINT_H
@@ -18,7 +20,7 @@ struct point_row {
 };
 extern const struct point_row point_rows[POINT_COUNT];
 
-/* Reads SMAPI_POINT once, before threads start. Returns -1 when it names no row or action. */
+/* Reads SMAPI_POINT once, before threads start. Returns -1 when it names no row, action or absolute path. */
 int point_arm_from_environment(void);
 
 /* 0, or -1 with errno EIO or ENOSPC when the armed action says so; does not return from kill. */

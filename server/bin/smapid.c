@@ -14,6 +14,7 @@
 #include "store/store.h"
 #include <errno.h>
 #include <getopt.h>
+#include <malloc.h>
 #include <pthread.h>
 #include <signal.h>
 #include <string.h>
@@ -23,6 +24,8 @@
 
 /* Exit statuses, of sysexits(3). */
 enum { EXIT_USAGE = 64, EXIT_SYSTEM = 71, EXIT_IN_USE = 75, EXIT_SETTINGS = 78 };
+
+enum { LARGE_BLOCK = 128 * 1024 };
 
 #define CONFIG_FILE "/etc/smapid/smapid.conf"
 #define TEXT_MAX    (4U << 20)
@@ -264,6 +267,9 @@ static int serve(const struct settings *settings)
     sigset_t ends;
     int signal_number = 0;
     harden(&ends);
+    /* The C library raises this limit by itself when a larger block is freed, and from then on each worker thread keeps
+       the most memory that a call ever took on it: 37 MB after a scan of 100,000 disks. */
+    mallopt(M_MMAP_THRESHOLD, LARGE_BLOCK);
     int status = start(&d, &f);
     if (status == 0) {
         log_ready(&d);

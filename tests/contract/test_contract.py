@@ -4,6 +4,7 @@ it does not offer answers 38. A method or type without a recipe here fails."""
 import os
 import sys
 import unittest
+import xmlrpc.client
 import xml.etree.ElementTree as ElementTree
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "e2e"))
@@ -123,6 +124,43 @@ class Recipes:
         sr("vdi_resize", str(8 * MIB), vdi_uuid=vdi)
         self.test.assertEqual(int(sr.contents()[vdi]["size"]), 8 * MIB)
 
+    def vdi_compose(self, sr, vdi):
+        sr("vdi_clone", vdi_uuid=vdi, driver_params={})
+        parent = sr.disk()
+        self.test.assertIsNone(sr("vdi_compose", parent, vdi_uuid=vdi))
+        rows = sr.contents()
+        self.test.assertEqual((rows[vdi]["parent"], rows[parent]["hidden"]), (parent, True))
+
+    def vdi_epoch_begin(self, sr, vdi):
+        for keys in ({}, {"vdi_on_boot": "persist"}):
+            self.test.assertIsNone(sr("vdi_epoch_begin", vdi_uuid=vdi, **keys))
+        with self.test.assertRaises(Fault) as refused:  # of a disk without a parent
+            sr("vdi_epoch_begin", vdi_uuid=vdi, vdi_on_boot="reset")
+        self.test.assertEqual(refused.exception.code, 38)
+
+    def vdi_epoch_end(self, sr, vdi):
+        self.test.assertIsNone(sr("vdi_epoch_end", vdi_uuid=vdi))
+
+    def vdi_generate_config(self, sr, vdi):
+        (keys,), method = xmlrpc.client.loads(sr("vdi_generate_config", vdi_uuid=vdi))
+        self.test.assertEqual(method, "vdi_attach_from_config")
+        self.test.assertEqual(keys, {"device_config": sr.config, "sr_uuid": sr.uuid, "vdi_uuid": vdi, "command": method})
+        return keys
+
+    def vdi_attach_from_config(self, sr, vdi):
+        keys = self.vdi_generate_config(sr, vdi)
+        sr("sr_detach")
+        attached = xmlrpc.client.dumps((keys,), "vdi_attach_from_config").encode()
+        answer = sr.client.post(attached, f"/sm/{sr.kind}").value()
+        self.test.assertTrue(os.path.exists(answer["params"]))
+        self.test.assertIn("params_nbd", answer)
+        return {**keys, "command": "vdi_detach_from_config"}
+
+    def vdi_detach_from_config(self, sr, vdi):
+        detached = xmlrpc.client.dumps((self.vdi_attach_from_config(sr, vdi),), "vdi_detach_from_config").encode()
+        self.test.assertIsNone(sr.client.post(detached, f"/sm/{sr.kind}").value())
+        sr("vdi_delete", vdi_uuid=vdi)
+
     def smapi_sr_contents(self, sr, vdi):
         self.test.assertEqual(set(sr.contents()), {vdi})
 
@@ -155,7 +193,7 @@ class Recipes:
 
 
 # A call of what a type does not offer, complete enough to be refused for that alone.
-ABSENT_ARGS = {"vdi_resize": (str(8 * MIB),)}
+ABSENT_ARGS = {"vdi_resize": (str(8 * MIB),), "vdi_compose": (new_uuid(),)}
 ABSENT_KEYS = {"vdi_introduce": {"vdi_location": "somewhere"}, "smapi.disk_write": {"epoch": "1", "data": "x"}}
 NO_DISK = {"vdi_introduce", "vdi_create", "sr_probe"}
 

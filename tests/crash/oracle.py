@@ -3,7 +3,12 @@
 outside whether it was done."""
 import os
 
+import vhd
 from lab import MIB, Fault, new_uuid
+from trees import write_pieces
+
+CONTENT = (512, b"once" * 1024), (2 * MIB, b"more" * 128)  # what is written into a disk
+LATER = (1024, b"then" * 256), (3 * MIB, b"last" * 512)
 
 
 def listed(sr):
@@ -26,6 +31,28 @@ def consistent(test, sr, strangers=frozenset()):
     if rows is not None and "sr.smapi" in sr.names():
         test.assertEqual(set(rows) - sr.images(), set(), "disks without an image")
         test.assertEqual(sr.images() - set(rows) - strangers, set(), "images that are no disks")
+        tree(test, sr, rows)
+
+
+def tree(test, sr, rows):
+    """VHDs keep the rules of their format and their rows say of them what is so; no base is without a child."""
+    images = vhd.judge(sr.location)
+    parents = {image.parent for image in images.values()}
+    for vdi, image in images.items():
+        test.assertTrue(not image.hidden or vdi in parents, f"base {vdi} has no child")
+        if vdi in rows:
+            row = rows[vdi]
+            test.assertEqual((int(row["size"]), row["hidden"], row["parent"] or None, row["state"]),
+                             (image.size, image.hidden, image.parent, "live"), vdi)
+
+
+def laid(*layers):
+    """The bytes of a disk of 4 MiB after such writes."""
+    disk = bytearray(4 * MIB)
+    for pieces in layers:
+        for offset, data in pieces:
+            disk[offset:offset + len(data)] = data
+    return bytes(disk)
 
 
 def picture(sr):
@@ -55,8 +82,10 @@ class Recipe:
     changing it); final checks that it is, once the call was repeated."""
 
     undone = False  # without an operation id it is undone unless its result was committed
+    past = frozenset()  # points of the file layout from which on it is completed all the same
     repeated = ()   # faults a repeat without operation id may meet when it was done
     strangers = frozenset()
+    kinds = ("file", "dummy")
 
     def __init__(self, test, rival):
         self.test = test
@@ -169,6 +198,13 @@ class VdiCreate(Recipe):
         self.test.assertEqual((row["label"], int(row["size"])), ("made", 4 * MIB))
 
 
+class VdiCreateRaw(VdiCreate):
+    kinds = ("file",)
+
+    def act(self, sr, op=None):
+        sr("vdi_create", str(4 * MIB), "made", vdi_uuid=self.made, vdi_sm_config={"type": "raw"}, op=op)
+
+
 class VdiUpdate(Recipe):
     def act(self, sr, op=None):
         sr("vdi_update", vdi_uuid=self.vdi, name_label="new", op=op)
@@ -180,9 +216,11 @@ class VdiUpdate(Recipe):
 
 
 class VdiIntroduce(Recipe):
+    suffix = ".vhd"
+
     def prepare(self, sr):
         super().prepare(sr)
-        self.made = new_image(sr) if sr.kind == "file" else new_uuid()
+        self.made = new_image(sr, self.suffix) if sr.kind == "file" else new_uuid()
         self.strangers = {self.made}
 
     def act(self, sr, op=None):
@@ -190,6 +228,11 @@ class VdiIntroduce(Recipe):
 
     def final(self, sr):
         self.test.assertIn(self.made, sr.contents())
+
+
+class VdiIntroduceRaw(VdiIntroduce):
+    suffix = ".raw"
+    kinds = ("file",)
 
 
 class VdiDelete(Recipe):
@@ -260,42 +303,258 @@ class VdiDeactivate(VdiActivate):
         return not self.held(sr)
 
 
-class VdiSnapshot(Recipe):
+class TreeRecipe(Recipe):
+    """A disk with content; what live disks hold is told by reading them."""
+
+    kinds = ("file",)
+
+    def prepare(self, sr):
+        super().prepare(sr)
+        self.fill(sr, self.vdi, CONTENT)
+
+    def fill(self, sr, vdi, pieces):
+        if sr.kind == "file":
+            write_pieces(sr, vdi, pieces)
+
+    def live(self, sr):
+        """Live disks; each must hold what holds() says."""
+        rows = {vdi for vdi, row in sr.contents().items() if not row["hidden"]}
+        for vdi in rows if sr.kind == "file" else ():
+            self.test.assertIn(vhd.read(sr.location, vdi), self.holds(vdi), vdi)
+        return rows
+
+    def holds(self, _vdi):
+        return (laid(CONTENT),)
+
+    def fork(self, sr, method="vdi_clone"):
+        return sr(method, vdi_uuid=self.vdi, driver_params={})["uuid"]
+
+
+class VdiSnapshot(TreeRecipe):
     undone = True
+    past = {"fork_published", "fork_second_made", "hide_written", "fork_hidden", "effects_done"}
     method = "vdi_snapshot"
+    kinds = Recipe.kinds
+
+    def prepare(self, sr):
+        super().prepare(sr)
+        self.before = self.live(sr)
 
     def act(self, sr, op=None):
         sr(self.method, vdi_uuid=self.vdi, driver_params={}, op=op)
 
     def done(self, sr):
-        rows = {vdi: row for vdi, row in sr.contents().items() if not row.get("hidden")}
-        self.test.assertIn(self.vdi, rows)
-        return len(rows) > 1
+        live = self.live(sr)
+        self.test.assertLessEqual(self.before, live)
+        return live > self.before
 
 
 class VdiClone(VdiSnapshot):
     method = "vdi_clone"
 
 
-class VdiResize(Recipe):
+class VdiSnapshotAgain(VdiSnapshot):
+    """Of a disk that holds nothing of its own."""
+
+    kinds = ("file",)
+
+    def prepare(self, sr):
+        super().prepare(sr)
+        self.before = {self.vdi, self.fork(sr)}
+
+
+class VdiCloneOfSnapshot(VdiClone):
+    kinds = ("file",)
+
+    def prepare(self, sr):
+        super().prepare(sr)
+        self.fill(sr, self.vdi, CONTENT)
+        made = self.fork(sr, "vdi_snapshot")
+        self.before, self.vdi = {self.vdi, made}, made
+
+
+class VdiDeleteTree(TreeRecipe):
+    """The last leaf goes, and all that was below it."""
+
+    def prepare(self, sr):
+        super().prepare(sr)
+        for _ in range(2):
+            sr("vdi_delete", vdi_uuid=self.fork(sr))
+            self.fill(sr, self.vdi, CONTENT)
+
     def act(self, sr, op=None):
-        sr("vdi_resize", str(8 * MIB), vdi_uuid=self.vdi, op=op)
+        sr("vdi_delete", vdi_uuid=self.vdi, op=op)
+
+    def done(self, sr):
+        return self.vdi not in self.live(sr)
+
+    def final(self, sr):
+        self.test.assertEqual((sr.contents(), sr.names()), ({}, {"sr.smapi"}))
+
+
+class VdiDeleteLeaf(VdiDeleteTree):
+    """One of two leaves goes, the other and their base stay."""
+
+    def prepare(self, sr):
+        TreeRecipe.prepare(self, sr)
+        self.other, self.vdi = self.vdi, self.fork(sr)
+
+    def final(self, sr):
+        self.test.assertEqual(self.live(sr), {self.other})
+        self.test.assertEqual(len(sr.images()), 2)
+
+
+class VdiDeleteRaw(VdiDelete):
+    kinds = ("file",)
+
+    def prepare(self, sr):
+        sr.made()
+        self.vdi = sr.disk(4 * MIB, vdi_sm_config={"type": "raw"})
+
+
+class VdiResize(TreeRecipe):
+    kinds = Recipe.kinds
+    size = 8 * MIB
+
+    def act(self, sr, op=None):
+        sr("vdi_resize", str(self.size), vdi_uuid=self.vdi, op=op)
 
     def done(self, sr):
         size = int(sr.contents()[self.vdi]["size"])
-        self.test.assertIn(size, (4 * MIB, 8 * MIB))
-        return size == 8 * MIB
+        self.test.assertIn(size, (4 * MIB, self.size))
+        self.intact(sr, size)
+        return size == self.size
+
+    def intact(self, sr, size):
+        if sr.kind == "file":
+            self.test.assertEqual(vhd.read(sr.location, self.vdi), laid(CONTENT) + bytes(size - 4 * MIB))
 
 
-RECIPES = {"sr_create": SrCreate, "sr_delete": SrDelete, "sr_attach": SrAttach, "sr_detach": SrDetach, "sr_scan": SrScan,
-           "vdi_create": VdiCreate, "vdi_update": VdiUpdate, "vdi_introduce": VdiIntroduce, "vdi_delete": VdiDelete,
-           "vdi_attach": VdiAttach, "vdi_detach": VdiDetach, "vdi_activate": VdiActivate,
-           "vdi_deactivate": VdiDeactivate, "vdi_snapshot": VdiSnapshot, "vdi_clone": VdiClone, "vdi_resize": VdiResize}
+class VdiResizeRaw(VdiResize):
+    kinds = ("file",)
+
+    def prepare(self, sr):
+        sr.made()
+        self.vdi = sr.disk(4 * MIB, vdi_sm_config={"type": "raw"})
+        self.fill(sr, self.vdi, CONTENT)
 
 
-def new_image(sr):
-    """A raw image in a file SR that no one has told the daemon of; its uuid."""
+class VdiResizeTable(VdiResize):
+    """So large that its first blocks make room for the table."""
+
+    kinds = ("file",)
+    size = 4 << 30
+
+    def intact(self, sr, size):
+        image = vhd.Image(vhd.find(sr.location, self.vdi))
+        self.test.assertEqual((image.size, max(image.table)), (size, 1))
+        image.size = 4 * MIB
+        self.test.assertEqual(image.laid_on(None), laid(CONTENT))
+
+
+class VdiResizeLeaf(VdiResize):
+    """Of a disk with a parent."""
+
+    kinds = ("file",)
+
+    def prepare(self, sr):
+        super().prepare(sr)
+        self.fork(sr)
+
+
+class VdiCompose(TreeRecipe):
+    """A child is put on top of another disk; its old base keeps its other child."""
+
+    def prepare(self, sr):
+        super().prepare(sr)
+        self.other = self.fork(sr)
+        self.fill(sr, self.vdi, LATER)
+        self.parent = sr.disk(4 * MIB)
+        self.fill(sr, self.parent, CONTENT)
+
+    def act(self, sr, op=None):
+        sr("vdi_compose", self.parent, vdi_uuid=self.vdi, op=op)
+
+    def done(self, sr):
+        composed = sr.contents()[self.vdi]["parent"] == self.parent
+        self.test.assertEqual(self.live(sr), {self.vdi, self.other} | (set() if composed else {self.parent}))
+        return composed
+
+    def holds(self, vdi):
+        return (laid(CONTENT, LATER if vdi == self.vdi else ()),)
+
+
+class VdiEpochBegin(TreeRecipe):
+    """What was written since the fork is forgotten."""
+
+    def prepare(self, sr):
+        super().prepare(sr)
+        self.other = self.fork(sr)
+        self.fill(sr, self.vdi, LATER)
+
+    def act(self, sr, op=None):
+        sr("vdi_epoch_begin", vdi_uuid=self.vdi, vdi_on_boot="reset", op=op)
+
+    def holds(self, vdi):
+        return (laid(CONTENT),) if vdi == self.other else (laid(CONTENT), laid(CONTENT, LATER))
+
+    def done(self, sr):
+        self.test.assertEqual(self.live(sr), {self.vdi, self.other})
+        return vhd.read(sr.location, self.vdi) == laid(CONTENT)
+
+
+class FromConfig(Recipe):
+    """As a host does it at its start: a document and nothing else."""
+
+    kinds = ("file",)
+    method = "vdi_attach_from_config"
+
+    def prepare(self, sr):
+        super().prepare(sr)
+        sr("sr_detach")
+
+    def act(self, sr, op=None):
+        sr.client.call(self.method, path="/sm/file", op=op, sr_uuid=sr.uuid, vdi_uuid=self.vdi, device_config=sr.config)
+
+    def done(self, sr):
+        if not attached(sr):
+            return False
+        try:
+            sr("sr_detach")
+        except Fault as fault:
+            self.test.assertEqual(fault.code, 16)
+            return True
+        sr("sr_attach")
+        return False
+
+
+class FromConfigBack(FromConfig):
+    method = "vdi_detach_from_config"
+
+    def prepare(self, sr):
+        Recipe.prepare(self, sr)
+        sr("vdi_attach", "true", vdi_uuid=self.vdi)
+
+    def done(self, sr):
+        return not super().done(sr)
+
+
+RECIPES = {"sr_create": [SrCreate], "sr_delete": [SrDelete], "sr_attach": [SrAttach], "sr_detach": [SrDetach],
+           "sr_scan": [SrScan], "vdi_create": [VdiCreate, VdiCreateRaw], "vdi_update": [VdiUpdate],
+           "vdi_introduce": [VdiIntroduce, VdiIntroduceRaw], "vdi_delete": [VdiDelete, VdiDeleteRaw, VdiDeleteLeaf, VdiDeleteTree],
+           "vdi_attach": [VdiAttach], "vdi_detach": [VdiDetach], "vdi_activate": [VdiActivate],
+           "vdi_deactivate": [VdiDeactivate], "vdi_snapshot": [VdiSnapshot, VdiSnapshotAgain],
+           "vdi_clone": [VdiClone, VdiCloneOfSnapshot],
+           "vdi_compose": [VdiCompose], "vdi_epoch_begin": [VdiEpochBegin],
+           "vdi_attach_from_config": [FromConfig], "vdi_detach_from_config": [FromConfigBack],
+           "vdi_resize": [VdiResize, VdiResizeRaw, VdiResizeTable, VdiResizeLeaf]}
+
+
+def new_image(sr, suffix=".vhd"):
+    """An image in a file SR that no one has told the daemon of; its uuid."""
+    if suffix == ".vhd":
+        return vhd.Maker(2 * MIB).save(sr.location).uuid
     vdi = new_uuid()
-    with open(os.path.join(sr.location, vdi + ".raw"), "wb") as image:
+    with open(os.path.join(sr.location, vdi + suffix), "wb") as image:
         image.truncate(2 * MIB)
     return vdi

@@ -1,46 +1,60 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""Crash matrix: every fault point × every changing method × every type, computed from smapid --describe. The daemon is
-killed at the point, started again, and the oracle looks; then it is killed inside that recovery too."""
+"""Crash matrix, computed from smapid --describe: every changing method of every type, killed at every fault point it
+passes, started again and judged; then killed inside that recovery too, as often as it passes a point; then with an
+error at each instead."""
 import http.client
 import os
 import sys
+import traceback
 import unittest
+from concurrent.futures import ThreadPoolExecutor
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "e2e"))
-from lab import KINDS, Fault, Lab, describe, new_uuid, type_row  # noqa: E402
+from lab import KINDS, Fault, Lab, Pki, describe, new_uuid, type_row  # noqa: E402
 from oracle import RECIPES, consistent, picture  # noqa: E402
 
 BROKEN = (OSError, http.client.HTTPException)
-IN_RECOVERY = ("recovery_before_op", "recovery_after_op")
+IN_RECOVERY = {"recovery_before_op", "recovery_after_op"}
+LABS = 2   # at a time
+LIMIT = 60  # more points than any call passes
+ENOUGH = 3  # failures of one series
 
 
 def points():
-    return [row["name"] for row in describe()["points"] if row["name"] not in IN_RECOVERY]
+    return {row["name"] for row in describe()["points"]}
 
 
-def changing(kind):
-    """Methods that change something and that the type offers."""
-    return [row for row in describe()["methods"]
-            if row["effect"] != "reads" and (not row["capability"] or row["capability"] in type_row(kind)["offers"])]
+def changing():
+    return [row for row in describe()["methods"] if row["effect"] != "reads"]
+
+
+def series():
+    """(kind, method's row, recipe) of all that types offer."""
+    return [(kind, row, recipe) for kind in KINDS for row in changing()
+            if not row["capability"] or row["capability"] in type_row(kind)["offers"]
+            for recipe in RECIPES[row["name"]] if kind in recipe.kinds]
 
 
 class Trial:
-    """One method on an SR of its own, in a daemon armed with one point."""
+    """One call on an SR of its own, during which the n-th point that is passed acts."""
 
-    def __init__(self, test, lab, rival, kind, row, point):
-        self.test, self.lab, self.row, self.point = test, lab, row, point
+    def __init__(self, test, lab, rival, kind, row, recipe, n):
+        self.test, self.lab, self.row, self.n = test, lab, row, n
+        self.op = self.point = None
         self.sr = lab.repository(kind)
-        self.recipe = RECIPES[row["name"]](test, rival)
+        self.recipe = recipe(test, rival)
         self.recipe.prepare(self.sr)
-        self.op = None
 
     def passes(self):
         """Makes the call; whether the daemon died of it."""
+        self.lab.arm(f"*:kill:{self.n}")
         try:
             self.recipe.act(self.sr, self.op)
         except BROKEN:
-            self.test.assertTrue(self.lab.died(), "the connection broke but the point did not kill")
+            self.test.assertTrue(self.lab.died(), "the connection broke but no point killed")
+            self.point = self.lab.acted()[-1]
             return True
+        self.lab.disarm()
         return False
 
     def settled(self):
@@ -50,6 +64,8 @@ class Trial:
         if done is not None:
             if self.point == "result_committed":
                 self.test.assertTrue(done, "what was committed is gone")
+            elif self.sr.kind == "file" and self.point in self.recipe.past:
+                self.test.assertTrue(done, "what was past the point of no return was undone")
             elif self.recipe.undone and not self.op:
                 self.test.assertFalse(done, "what nobody can have heard of was kept")
         return done
@@ -72,33 +88,53 @@ class Trial:
 class Points(unittest.TestCase):
     maxDiff = None
 
-    def setUp(self):
-        self.assertEqual({row["name"] for row in describe()["methods"] if row["effect"] != "reads"}, set(RECIPES),
-                         "each changing method has a recipe")
+    @classmethod
+    def setUpClass(cls):
+        host = new_uuid()
+        Pki.shared().identity("host", host)  # once, before there are threads
+        cls.rival = host
 
-    def each(self, action, judge):
-        """Arms each point with the action and lets judge(trial) make every call and say whether it passed the point.
-        Returns the names of points that were passed."""
-        passed = set()
-        for kind in KINDS:
-            for point in points():
-                lab = Lab()
+    def test_each_changing_method_has_a_recipe(self):
+        self.assertEqual({row["name"] for row in changing()}, set(RECIPES))
+
+    def one_series(self, kind, row, recipe, judge):
+        """Trials at the first, second … point the call passes, until judge(trial) says that it passed no more. Returns
+        the points and what failed."""
+        passed, failed = set(), []
+        lab = Lab(in_memory=True)
+        try:
+            lab.start()
+            rival = lab.host(self.rival)
+            for n in range(1, LIMIT):
+                trial = None
                 try:
-                    lab.start()
-                    rival = lab.host(new_uuid())
-                    trials = [Trial(self, lab, rival, kind, row, point) for row in changing(kind)]
-                    lab.restart(point=f"{point}:{action}")
-                    for trial in trials:
-                        hit = True  # also when the judge fails
-                        with self.subTest(kind=kind, point=point, method=trial.row["name"]):
-                            hit = judge(trial)
-                            passed |= {point} if hit else set()
-                        if hit:
-                            lab.end()
-                            lab.start(point=f"{point}:{action}")
+                    trial = Trial(self, lab, rival, kind, row, recipe, n)
+                    if not judge(trial):
+                        return passed, failed
+                    passed.add(trial.point)
+                except Exception:  # all that goes wrong is told, and the next point tried
+                    failed.append((trial and trial.point or n, traceback.format_exc()))
+                    if not trial or len(failed) > ENOUGH:
+                        return passed, failed
                     lab.end()
-                finally:
-                    lab.close()
+                    lab.disarm()
+                    lab.start()
+            failed.append((LIMIT, "it passes points without end"))
+            return passed, failed
+        finally:
+            lab.disarm()
+            lab.close()
+
+    def each(self, judge):
+        """All series, several at a time. The points that were passed."""
+        passed, todo = set(), series()
+        with ThreadPoolExecutor(LABS) as pool:
+            outcomes = pool.map(lambda one: self.one_series(*one, judge), todo)
+            for (kind, row, recipe), (points_passed, failed) in zip(todo, outcomes):
+                passed |= points_passed
+                for point, trace in failed:
+                    with self.subTest(kind=kind, method=row["name"], recipe=recipe.__name__, point=point):
+                        self.fail(trace)
         return passed
 
     def test_kill_at_every_point(self):
@@ -110,45 +146,55 @@ class Points(unittest.TestCase):
             trial.unmoved()
             return True
 
-        passed = self.each("kill", judge)
-        self.assertEqual(set(points()) - passed, set(), "points that no call passes")
+        self.assertEqual(points() - IN_RECOVERY - self.each(judge), set(), "points that no call passes")
 
     def test_kill_again_inside_the_recovery(self):
+        """At its first point, then at the second of what is left to recover, until it comes to its end."""
         inside = set()
 
         def judge(trial):
             trial.op = new_uuid()
             if not trial.passes():
                 return False
-            for point in IN_RECOVERY:
-                trial.lab.launch(point=f"{point}:kill")
+            for n in range(1, LIMIT):
+                trial.lab.arm(f"*:kill:{n}")
+                trial.lab.launch()
                 if trial.lab.wait_ready():
-                    self.assertFalse(trial.row["effect"] == "medium" and trial.point != "result_committed",
-                                     f"an open operation was not recovered through {point}")
-                    trial.lab.kill9()
-                else:
-                    self.assertTrue(trial.lab.died())
-                    inside.add(point)
-            trial.lab.start()
+                    break
+                self.assertTrue(trial.lab.died())
+                inside.update(trial.lab.acted())
+            self.assertFalse(n == 1 and trial.row["effect"] == "medium" and trial.point != "result_committed",
+                             "an open operation was not recovered")
+            trial.lab.disarm()
             trial.repeat(trial.settled())
             trial.unmoved()
             return True
 
-        self.each("kill", judge)
-        self.assertEqual(inside, set(IN_RECOVERY))
+        self.each(judge)
+        self.assertLessEqual(IN_RECOVERY, inside)
 
-    def errors(self, action, judge_code):
+    def errors(self, action, judge_fault):
         """An error past the point of no return may still end in success; then the effect must be there."""
         faults = []
 
         def judge(trial):
+            trial.lab.arm(f"*:{action}:{trial.n}")
+            before = len(trial.lab.acted())
             try:
                 trial.recipe.act(trial.sr)
-            except Fault as fault:
-                judge_code(fault)
+                fault = None
+            except Fault as raised:
+                fault = raised
+            trial.lab.disarm()
+            acted = trial.lab.acted()[before:]
+            if not acted:
+                self.assertIsNone(fault)
+                return False
+            trial.point = f"{action} at {acted[0]}"
+            if fault:
+                judge_fault(fault)
                 faults.append(fault)
                 self.assertTrue(trial.lab.alive(), trial.lab.log())
-                trial.point = f"{action} at {trial.point}"
                 trial.repeat(trial.settled())
                 trial.unmoved()
             else:
@@ -156,7 +202,7 @@ class Points(unittest.TestCase):
                 self.assertIsNot(trial.recipe.done(trial.sr), False, "success, but nothing was done")
             return True
 
-        self.each(action, judge)
+        self.each(judge)
         self.assertNotEqual(faults, [])
 
     def test_an_io_error_is_a_fault_that_leaves_nothing_half_made(self):

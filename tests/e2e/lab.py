@@ -18,11 +18,13 @@ import time
 import unittest
 import uuid as uuids
 
-from client import CurlClient, Fault, HttpError, ProxyClient, TlsClient, UnixClient  # noqa: F401 (also for importers)
+from client import (BridgeClient, CurlClient, Fault, HttpError, ProxyClient, TlsClient,  # noqa: F401 (also for
+                    UnixClient)  # importers)
 
 SOURCE = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 BUILD = os.environ.get("SMAPI_BUILD", os.path.join(SOURCE, "build", "dev"))
 SANITIZED = bool(os.environ.get("SMAPI_SANITIZE"))
+MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 MIB = 1 << 20
 ALARMS = re.compile(r"Sanitizer|runtime error:|Assertion .* failed|^.*PROMISE", re.M)
 
@@ -38,7 +40,7 @@ def new_uuid():
 
 def program(name):
     """A program of the build, wherever in it that is."""
-    for place in ("", "server", "server/bin", "bin"):
+    for place in ("", "server", "server/bin", "bin", "tests/tools"):
         path = os.path.join(BUILD, place, name)
         if os.access(path, os.X_OK) and os.path.isfile(path):
             return path
@@ -95,13 +97,19 @@ class Lab:
 
     START_SECONDS = 30
 
-    def __init__(self, pki=None):
+    def __init__(self, pki=None, in_memory=False):
+        """in_memory: the daemon's state, but for the media, is on tmpfs where there is one: as good for all but a power
+        cut, and faster."""
         self.pki = pki or Pki.shared()
         self.dir = tempfile.mkdtemp(prefix="smapi-")
         self.socket = os.path.join(self.dir, "sock")
         self.state = os.path.join(self.dir, "state")
+        self._memory = tempfile.mkdtemp(prefix="smapi-", dir=MEMORY) if in_memory and MEMORY else None
+        if self._memory:
+            self.state = os.path.join(self._memory, "state")
         self.mounts = os.path.join(self.dir, "mount")
         self.log_path = os.path.join(self.dir, "log")
+        self._arming = os.path.join(self.dir, "point")
         self.local_host = new_uuid()
         self.port = None
         self.process = None
@@ -126,14 +134,26 @@ class Lab:
 
     # Life of the daemon.
 
-    def launch(self, point=None, **settings):
-        """Starts it and does not wait. point: SMAPI_POINT; settings: section__key=value for --set."""
+    def arm(self, spec):
+        """From now on the daemon, running or yet to be started, acts so: see point.h, "<name>:<action>:<n>"."""
+        with open(self._arming + ".new", "w", encoding="ascii") as out:
+            out.write(spec)
+        os.rename(self._arming + ".new", self._arming)
+
+    def disarm(self):
+        """A point that was armed and not reached acts no more."""
+        self.arm("*:kill:1000000000")
+
+    def acted(self):
+        """The points that acted since the start, in order."""
+        return re.findall(r"^point (\w+)$", self.log(), re.M)
+
+    def launch(self, **settings):
+        """Starts it and does not wait. settings: section__key=value for --set."""
         assert self.process is None, "it runs already"
         for client in self.clients:
             client.close()
-        environment = {k: v for k, v in os.environ.items() if k != "SMAPI_POINT"}
-        if point:
-            environment["SMAPI_POINT"] = point
+        environment = {**os.environ, "SMAPI_POINT": "@" + self._arming}
         argv = [program("smapid"), "--config", self.config_path]
         for name, value in settings.items():
             argv += ["--set", f"{name.replace('__', '.', 1)}={value}"]
@@ -141,9 +161,9 @@ class Lab:
         with open(self.log_path, "ab") as log:
             self.process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment)
 
-    def start(self, point=None, **settings):
+    def start(self, **settings):
         """Starts it and waits until it serves and every SR's recovery has been tried."""
-        self.launch(point, **settings)
+        self.launch(**settings)
         if not self.wait_ready():
             raise AssertionError(f"smapid ended with {self.end_status()} while starting:\n{self.log()}")
         return self
@@ -228,6 +248,8 @@ class Lab:
             for client in self.clients:
                 client.close()
             shutil.rmtree(self.dir, ignore_errors=True)
+            if self._memory:
+                shutil.rmtree(self._memory, ignore_errors=True)
 
     def resident_kib(self):
         with open(f"/proc/{self.process.pid}/status", encoding="ascii") as status:
@@ -259,6 +281,10 @@ class Lab:
 
     def curl(self, host, dialect="spec"):
         return self._keep(CurlClient(self, self.pki.identity("host", host), dialect))
+
+    def bridge(self):
+        """Calls as xapi makes them."""
+        return self._keep(BridgeClient(self, program("smapi-bridge")))
 
     def proxy(self, host):
         return self._keep(ProxyClient(self.host(host)))
@@ -315,7 +341,7 @@ class Repository:
 
     def page(self, **keys):
         """One answer of smapi.sr_contents."""
-        return self.client.call("smapi.sr_contents", dialect="spec", sr_uuid=self.uuid, **keys)
+        return self.client.call("smapi.sr_contents", path=f"/sm/{self.kind}", dialect="spec", sr_uuid=self.uuid, **keys)
 
     def contents(self):
         """Rows of all its disks, by uuid."""

@@ -238,7 +238,7 @@ class DriverInfo(BridgeTest):
         rows = {}
         for name, title, sentence in re.findall(r'^TYPE\((\w+),[^"]*"[^"]*", "([^"]*)", *"([^"]*)"\)', text, re.M):
             define = lambda what: re.search(r"^#define %s_%s\(\w\)(.*)$" % (what, name), text, re.M).group(1)
-            rows[name] = (title, sentence, re.findall(r"\bC\((\w+)\)", define("CAPS")),
+            rows[name] = (title, sentence, re.findall(r"\bC\(([\w/]+)\)", define("CAPS")),
                           re.findall(r'\bK\((\w+),[^"]*"([^"]*)"\)', define("CONFIG")))
         self.assertGreaterEqual(len(rows), 2)
         return rows

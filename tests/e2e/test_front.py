@@ -639,13 +639,13 @@ class Life(unittest.TestCase):
 
     def test_the_sample_configuration_is_what_the_program_prints(self):
         run = self.run_daemon("--config", "/dev/null", "--print-config")
-        with open(os.path.join(SOURCE, "deploy/smapid.conf"), encoding="ascii") as sample:
+        with open(os.path.join(SOURCE, "deploy/smapid.conf"), encoding="utf-8") as sample:
             self.assertEqual(sample.read(), run.stdout)
         again = self.run_daemon("--config", os.path.join(SOURCE, "deploy/smapid.conf"), "--print-config")
         self.assertEqual((again.returncode, again.stdout), (0, run.stdout))
 
     def test_the_manual_has_every_setting_and_option(self):
-        with open(os.path.join(SOURCE, "deploy/man/smapid.8"), encoding="ascii") as page:
+        with open(os.path.join(SOURCE, "deploy/man/smapid.8"), encoding="utf-8") as page:
             manual = page.read().replace("\\-", "-").replace("\n", " ")
         section = ""
         for line in self.run_daemon("--config", "/dev/null", "--print-config").stdout.splitlines():

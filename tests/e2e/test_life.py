@@ -5,6 +5,7 @@ import os
 import unittest
 import xml.etree.ElementTree as ElementTree
 
+import vhd
 from lab import KINDS, MIB, LabTest, describe, new_uuid, type_row
 
 ATTACH_MEMBERS = {"params", "params_nbd", "o_direct", "o_direct_reason", "xenstore_data"}
@@ -30,7 +31,7 @@ class WholeLife(LabTest):
         path = sr("vdi_attach", **vdi)
         self.assertIsInstance(path, str)
         if sr.kind == "file":
-            self.assertEqual(os.path.getsize(path), 4 * MIB)
+            self.assertEqual(vhd.Image(path).size, 4 * MIB)
         for method in ("vdi_activate", "vdi_deactivate", "vdi_detach"):
             self.assertIsNone(sr(method, **vdi))
         self.assertEqual(sr("vdi_resize", str(8 * MIB), **vdi), info)

@@ -20,6 +20,7 @@ INCLUDES = (
     ("server/wire/*", ("server/base/*", "server/wire/*")),
     ("server/bin/bridge_*", ("server/base/*", "server/bin/bridge_*.h", "backends/types.h", "backends/types.def")),
     ("server/bin/smapi-bridge.c", ("server/base/*", "server/bin/bridge_*.h")),
+    ("server/bin/smapi-image-read.c", ("server/base/*", "backends/guard.h")),
     ("server/bin/*", ("server/*", "handlers/*", "store/store.h", "store/schema.h", "backends/types.h",
                       "backends/types.def")),
     ("server/*", ("server/*.h", "server/*.def", "handlers/*", "store/store.h", "store/*.def", "backends/driver.h",

@@ -11,9 +11,10 @@
 
 /* ------------------------------------------------------------------ types */
 
-static const char *const offered[] = {"SR_PROBE",     "SR_UPDATE",    "VDI_CREATE",    "VDI_DELETE",       "VDI_ATTACH",
-                                      "VDI_DETACH",   "VDI_ACTIVATE", "VDI_RESIZE",    "VDI_DEACTIVATE",   "VDI_UPDATE",
-                                      "VDI_SNAPSHOT", "VDI_CLONE",    "VDI_INTRODUCE", "THIN_PROVISIONING"};
+static const char *const offered[] = {
+    "SR_PROBE",      "SR_UPDATE",         "VDI_CREATE",     "VDI_DELETE",          "VDI_ATTACH",         "VDI_DETACH",
+    "VDI_ACTIVATE",  "VDI_RESIZE",        "VDI_DEACTIVATE", "VDI_UPDATE",          "VDI_SNAPSHOT",       "VDI_CLONE",
+    "VDI_INTRODUCE", "THIN_PROVISIONING", "VDI_COMPOSE",    "VDI_RESET_ON_BOOT/2", "VDI_GENERATE_CONFIG"};
 
 static bool claims(const struct sr_type *type, const char *name)
 {
@@ -180,6 +181,7 @@ struct dummy {
     struct arena *arena;
     struct backend_settings settings;
     struct sr sr;
+    struct deletion deleted;
     struct fault f;
 };
 
@@ -268,7 +270,7 @@ static void every_call_on_a_dummy_works(void **state)
     assert_int_equal(found.count, 0);
     p = plan_of("vdi_delete");
     p.vdi = disk.uuid;
-    assert_int_equal(backend_vdi_delete(&d->sr, &p, &disk, &d->f), 0);
+    assert_int_equal(backend_vdi_delete(&d->sr, &p, &disk, d->arena, &d->deleted, &d->f), 0);
     p = plan_of("sr_delete");
     assert_int_equal(backend_sr_delete(&d->sr, &p, &d->f), 0);
     assert_false(d->sr.connected);
@@ -452,7 +454,8 @@ static bool aborts(int (*create)(struct sr *, const struct plan *, const struct 
     pid_t child = fork();
     if (child == 0) {
         signal(SIGABRT, SIG_DFL);
-        freopen("/dev/null", "w", stderr);
+        if (!freopen("/dev/null", "w", stderr))
+            _exit(1);
         dummy_disk(d, 1);
         _exit(0);
     }

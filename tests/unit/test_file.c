@@ -86,7 +86,7 @@ static void places_that_are_no_place_are_refused(void **state)
     for (size_t i = 0; i < COUNT_OF(places); i++) {
         pairs_set(b->arena, &b->sr->config, "location", places[i]);
         must_fail(b, backend_sr_create(b->sr, &p, &b->fault), FAULT_InvalidArg);
-        must(b, backend_settle(b->sr, &p, NULL, b->arena, &how, NULL, NULL, &b->fault));
+        must(b, backend_settle(b->sr, &p, NULL, b->arena, &how, NULL, NULL, &b->deleted, &b->fault));
         assert_int_equal(how, SETTLED_UNDONE);
         must_fail(b, backend_sr_attach(b->sr, &b->fault), FAULT_InvalidArg);
     }
@@ -126,7 +126,7 @@ static void unusable_places_fail_with_61(void **state)
     for (size_t i = 0; i < COUNT_OF(names); i++) {
         pairs_set(b->arena, &b->sr->config, "location", arena_printf(b->arena, "%s/%s", b->top, names[i]));
         must_fail(b, backend_sr_create(b->sr, &p, &b->fault), FAULT_FileSRCreate);
-        must(b, backend_settle(b->sr, &p, NULL, b->arena, &how, NULL, NULL, &b->fault));
+        must(b, backend_settle(b->sr, &p, NULL, b->arena, &how, NULL, NULL, &b->deleted, &b->fault));
         assert_int_equal(how, SETTLED_UNDONE);
     }
     shell("umount %s/ro", b->top);
@@ -142,7 +142,7 @@ static void a_place_that_holds_anything_is_refused_but_for_lost_and_found(void *
     shell("mkdir %s %s/lost+found", b->location, b->location);
     write_file(b, ".hidden", "");
     must_fail(b, backend_sr_create(b->sr, &p, &b->fault), FAULT_SRExists);
-    must(b, backend_settle(b->sr, &p, NULL, b->arena, &how, NULL, NULL, &b->fault));
+    must(b, backend_settle(b->sr, &p, NULL, b->arena, &how, NULL, NULL, &b->deleted, &b->fault));
     assert_int_equal(how, SETTLED_UNDONE);
     assert_true(stands(b, ".hidden"));
     shell("rm %s/.hidden", b->location);
@@ -159,7 +159,7 @@ static void undoing_a_refused_create_leaves_the_sr_that_was_there(void **state)
     bench_restart(b);
     struct plan p = bench_plan("sr_create", NULL);
     must_fail(b, backend_sr_create(b->sr, &p, &b->fault), FAULT_SRExists);
-    must(b, backend_settle(b->sr, &p, NULL, b->arena, &how, NULL, NULL, &b->fault));
+    must(b, backend_settle(b->sr, &p, NULL, b->arena, &how, NULL, NULL, &b->deleted, &b->fault));
     assert_int_equal(how, SETTLED_UNDONE);
     must(b, backend_sr_attach(b->sr, &b->fault));
     assert_int_equal(bench_scan(b, NULL).count, 1);
@@ -192,11 +192,11 @@ static void an_sr_that_holds_a_disk_or_a_foreign_file_is_not_deleted(void **stat
     enum settled how;
     bench_create_disk(b, DISK_UUID, 512);
     must_fail(b, backend_sr_delete(b->sr, &p, &b->fault), FAULT_SRNotEmpty);
-    must(b, backend_settle(b->sr, &p, NULL, b->arena, &how, NULL, NULL, &b->fault));
+    must(b, backend_settle(b->sr, &p, NULL, b->arena, &how, NULL, NULL, &b->deleted, &b->fault));
     assert_int_equal(how, SETTLED_UNDONE);
     struct plan d = bench_plan("vdi_delete", DISK_UUID);
     struct vdi disk = wanted_disk(DISK_UUID, 512);
-    must(b, backend_vdi_delete(b->sr, &d, &disk, &b->fault));
+    must(b, backend_vdi_delete(b->sr, &d, &disk, b->arena, &b->deleted, &b->fault));
     write_file(b, "holiday.jpg", "x");
     assert_int_equal(backend_sr_delete(b->sr, &p, &b->fault), -1);
     assert_non_null(strstr(b->fault.detail, "holiday.jpg"));
@@ -357,7 +357,7 @@ static void a_uuid_that_stands_is_not_made_again(void **state)
     enum settled how;
     p.size = 512;
     must_fail(b, backend_vdi_create(b->sr, &p, &wanted, b->arena, &out, &b->fault), FAULT_VDIExists);
-    must(b, backend_settle(b->sr, &p, &wanted, b->arena, &how, &out, &out, &b->fault));
+    must(b, backend_settle(b->sr, &p, &wanted, b->arena, &how, &out, &out, &b->deleted, &b->fault));
     assert_int_equal(how, SETTLED_UNDONE);
     struct vdi_list list = bench_scan(b, NULL);
     assert_int_equal(list.count, 1);
@@ -375,7 +375,7 @@ static void undoing_a_create_spares_an_image_that_others_put_there(void **state)
     p.size = 512;
     must(b, backend_vdi_create(b->sr, &p, &wanted, b->arena, &out, &b->fault));
     shell("cd %s && echo precious > new && mv new " DISK_UUID ".raw", b->location);
-    must(b, backend_settle(b->sr, &p, &wanted, b->arena, &how, &out, &out, &b->fault));
+    must(b, backend_settle(b->sr, &p, &wanted, b->arena, &how, &out, &out, &b->deleted, &b->fault));
     assert_int_equal(how, SETTLED_UNDONE);
     shell("grep -q precious %s/" DISK_UUID ".raw", b->location);
     bench_free(b);
@@ -392,7 +392,7 @@ static void sizes_and_formats_that_cannot_be_are_refused(void **state)
     for (size_t i = 0; i < COUNT_OF(sizes); i++) {
         wanted.size = sizes[i];
         must_fail(b, backend_vdi_create(b->sr, &p, &wanted, b->arena, &out, &b->fault), FAULT_VDISize);
-        must(b, backend_settle(b->sr, &p, &wanted, b->arena, &how, &out, &out, &b->fault));
+        must(b, backend_settle(b->sr, &p, &wanted, b->arena, &how, &out, &out, &b->deleted, &b->fault));
     }
     wanted.size = 512;
     wanted.format = "cow";
@@ -416,7 +416,7 @@ static void a_full_file_system_is_44_and_nothing_stays_behind(void **state)
           b->location);
     int before = entries(b);
     must_fail(b, backend_vdi_create(b->sr, &p, &wanted, b->arena, &out, &b->fault), FAULT_SRNoSpace);
-    must(b, backend_settle(b->sr, &p, &wanted, b->arena, &how, &out, &out, &b->fault));
+    must(b, backend_settle(b->sr, &p, &wanted, b->arena, &how, &out, &out, &b->deleted, &b->fault));
     assert_int_equal(how, SETTLED_UNDONE);
     assert_int_equal(entries(b), before);
     shell("rm %s/b*; i=0; while touch %s/i$i 2>/dev/null; do i=$((i+1)); done", b->location, b->location);
@@ -424,7 +424,7 @@ static void a_full_file_system_is_44_and_nothing_stays_behind(void **state)
     before = entries(b);
     p = bench_plan("vdi_create", DISK_UUID);
     must_fail(b, backend_vdi_create(b->sr, &p, &wanted, b->arena, &out, &b->fault), FAULT_SRNoSpace);
-    must(b, backend_settle(b->sr, &p, &wanted, b->arena, &how, &out, &out, &b->fault));
+    must(b, backend_settle(b->sr, &p, &wanted, b->arena, &how, &out, &out, &b->deleted, &b->fault));
     assert_int_equal(how, SETTLED_UNDONE);
     assert_int_equal(entries(b), before);
     must(b, backend_sr_check(b->sr, &b->fault));
@@ -437,12 +437,12 @@ static void deleting_is_idempotent_and_takes_the_sidecar(void **state)
     struct bench *b = bench_attached();
     struct vdi disk = bench_create_disk(b, DISK_UUID, 512);
     struct plan p = bench_plan("vdi_delete", DISK_UUID);
-    must(b, backend_vdi_locate(b->sr, &disk, &p, &b->fault));
+    must(b, backend_vdi_locate(b->sr, &disk, b->arena, &p, &b->fault));
     assert_true(p.inode != 0);
     disk.state = VDI_DELETING;
-    must(b, backend_vdi_delete(b->sr, &p, &disk, &b->fault));
+    must(b, backend_vdi_delete(b->sr, &p, &disk, b->arena, &b->deleted, &b->fault));
     assert_int_equal(entries(b), 1);
-    must(b, backend_vdi_delete(b->sr, &p, &disk, &b->fault));
+    must(b, backend_vdi_delete(b->sr, &p, &disk, b->arena, &b->deleted, &b->fault));
     bench_free(b);
 }
 
@@ -453,10 +453,10 @@ static void only_the_inode_that_was_meant_is_deleted(void **state)
     struct vdi disk = bench_create_disk(b, DISK_UUID, 512);
     struct plan p = bench_plan("vdi_delete", DISK_UUID);
     enum settled how;
-    must(b, backend_vdi_locate(b->sr, &disk, &p, &b->fault));
+    must(b, backend_vdi_locate(b->sr, &disk, b->arena, &p, &b->fault));
     shell("cd %s && echo precious > new && mv new %s.raw", b->location, DISK_UUID);
-    must_fail(b, backend_vdi_delete(b->sr, &p, &disk, &b->fault), FAULT_VDIUnavailable);
-    must(b, backend_settle(b->sr, &p, NULL, b->arena, &how, &disk, &disk, &b->fault));
+    must_fail(b, backend_vdi_delete(b->sr, &p, &disk, b->arena, &b->deleted, &b->fault), FAULT_VDIUnavailable);
+    must(b, backend_settle(b->sr, &p, NULL, b->arena, &how, &disk, &disk, &b->deleted, &b->fault));
     assert_int_equal(how, SETTLED_STUCK);
     shell("grep -q precious %s/%s.raw", b->location, DISK_UUID);
     bench_free(b);
@@ -477,7 +477,7 @@ static void a_raw_disk_grows_and_never_shrinks(void **state)
     p.size = 4096;
     p.keep = true;
     must_fail(b, backend_vdi_resize(b->sr, &p, &out, b->arena, &out, &b->fault), FAULT_VDISize);
-    must(b, backend_settle(b->sr, &p, &out, b->arena, &how, &out, &disk, &b->fault));
+    must(b, backend_settle(b->sr, &p, &out, b->arena, &how, &out, &disk, &b->deleted, &b->fault));
     assert_int_equal(how, SETTLED_UNDONE);
     p.size = INT64_MAX - 1000;
     must_fail(b, backend_vdi_resize(b->sr, &p, &out, b->arena, &out, &b->fault), FAULT_VDISize);
@@ -587,7 +587,8 @@ static const struct vdi *listed(const struct vdi_list *l, const char *uuid)
     for (size_t i = 0; i < l->count; i++)
         if (strcmp(l->items[i].uuid.text, uuid) == 0)
             return &l->items[i];
-    return NULL;
+    fail_msg("disk %s is not listed", uuid);
+    return &l->items[0];
 }
 
 static void hostile_entries_are_damaged_disks_and_spoil_no_other(void **state)
@@ -741,7 +742,7 @@ static void a_failed_sync_poisons_the_sr_until_it_is_attached_again(void **state
         assert_int_equal(backend_sr_check(b->sr, &b->fault), -1);
         assert_non_null(strstr(b->fault.detail, "Input/output error"));
         must_fail(b, -1, FAULT_SRUnavailable);
-        must(b, backend_settle(b->sr, &p, &wanted, b->arena, &how, &out, &out, &b->fault));
+        must(b, backend_settle(b->sr, &p, &wanted, b->arena, &how, &out, &out, &b->deleted, &b->fault));
         assert_int_equal(how, SETTLED_UNDONE);
         assert_int_equal(entries(b), 1);
         must(b, backend_sr_attach(b->sr, &b->fault));
@@ -751,12 +752,12 @@ static void a_failed_sync_poisons_the_sr_until_it_is_attached_again(void **state
     struct plan p = bench_plan("vdi_delete", DISK_UUID);
     enum settled how;
     fsyncs_until_failure = 0;
-    must_fail(b, backend_vdi_delete(b->sr, &p, &wanted, &b->fault), FAULT_EIO);
+    must_fail(b, backend_vdi_delete(b->sr, &p, &wanted, b->arena, &b->deleted, &b->fault), FAULT_EIO);
     fsyncs_until_failure = -1;
-    must(b, backend_settle(b->sr, &p, NULL, b->arena, &how, &out, &out, &b->fault));
+    must(b, backend_settle(b->sr, &p, NULL, b->arena, &how, &out, &out, &b->deleted, &b->fault));
     assert_int_equal(how, SETTLED_STUCK);
     must(b, backend_sr_attach(b->sr, &b->fault));
-    must(b, backend_settle(b->sr, &p, NULL, b->arena, &how, &out, &out, &b->fault));
+    must(b, backend_settle(b->sr, &p, NULL, b->arena, &how, &out, &out, &b->deleted, &b->fault));
     assert_int_equal(how, SETTLED_DONE);
     bench_free(b);
 }

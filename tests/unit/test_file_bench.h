@@ -31,6 +31,7 @@ struct bench {
     struct backend_settings settings;
     struct arena *arena; /* of the SR and of everything a test asks for */
     struct sr *sr;
+    struct deletion deleted;
     struct fault fault;
 };
 
@@ -136,6 +137,7 @@ static inline struct vdi wanted_disk(const char *uuid, uint64_t size)
     struct vdi vdi = vdi_blank();
     vdi.uuid = U(uuid);
     vdi.location = uuid;
+    vdi.format = "raw";
     vdi.size = size;
     vdi.label = "label <&> \xc3\xa4";
     vdi.description = "line\nline";
