@@ -306,9 +306,9 @@ class Hostile(LabTest):
             if code == 0:
                 ((vdi, row),) = sr.contents().items()
                 self.assertEqual(row["location"], text)
-                sr("vdi_attach", "true", vdi_location=text)
-                sr("vdi_detach", vdi_location=text)
-                sr("vdi_delete", vdi_location=text)
+                for method in ("vdi_attach", "vdi_detach", "vdi_delete"):
+                    body = sr.body(method, vdi_location=MARKER).replace(MARKER.encode(), payload)
+                    self.assertEqual(self.code(body, "/sm/dummy"), 0, (method, payload[:80]))
                 self.assertEqual(sr.contents(), {})
         self.assert_untouched()
 
