@@ -11,6 +11,9 @@
 
 enum { BUCKETS = 256 };
 
+/* How long a handshake may take before a newer one may take its place: an honest one is done by then. */
+#define HANDSHAKE_GRACE_NS INT64_C(1000000000)
+
 /* How many connections somebody has. Made by the first, freed by the last. */
 struct claimant {
     struct claimant *next; /* in its bucket */
@@ -24,7 +27,8 @@ struct connection {
     int fd;
     atomic_int stage;
     atomic_int_fast64_t due; /* clock_boot_ns; 0: never */
-    bool shaking;            /* in the list */
+    int64_t opened;
+    bool shaking; /* in the list */
     struct claimant *claimant;
 };
 
@@ -104,18 +108,26 @@ static void leave_shaking(struct connection *c)
     c->all->shaking_count--;
 }
 
-static void enter_shaking(struct connection *c)
+/* Too many handshakes: the oldest end, as far as they had their second. */
+static void crowd_out(struct connections *all)
 {
-    struct connections *all = c->all;
-    struct connection *oldest = TAILQ_FIRST(&all->shaking);
-    if (oldest && all->shaking_count >= all->limits.handshakes) {
+    int64_t now = clock_boot_ns();
+    struct connection *oldest;
+    while (all->shaking_count > all->limits.handshakes && (oldest = TAILQ_FIRST(&all->shaking)) != NULL &&
+           now - oldest->opened >= HANDSHAKE_GRACE_NS) {
         shut(oldest);
         leave_shaking(oldest);
         all->counts.crowded_out++;
     }
+}
+
+static void enter_shaking(struct connection *c)
+{
+    struct connections *all = c->all;
     c->shaking = true;
     TAILQ_INSERT_TAIL(&all->shaking, c, in_shaking);
     all->shaking_count++;
+    crowd_out(all);
 }
 
 struct connection *connection_open(struct connections *all, int fd, enum stage stage)
@@ -125,6 +137,7 @@ struct connection *connection_open(struct connections *all, int fd, enum stage s
         abort();
     c->all = all;
     c->fd = fd;
+    c->opened = clock_boot_ns();
     set_stage(c, stage);
     pthread_mutex_lock(&all->mutex);
     TAILQ_INSERT_TAIL(&all->open, c, in_open);
@@ -221,6 +234,7 @@ void connections_sweep(struct connections *all)
     int64_t now = clock_boot_ns();
     struct connection *c;
     pthread_mutex_lock(&all->mutex);
+    crowd_out(all);
     TAILQ_FOREACH(c, &all->open, in_open)
     {
         int64_t due = atomic_load(&c->due);

@@ -22,7 +22,7 @@ const char *stage_name(enum stage stage);
 
 struct connection_limits {
     unsigned seconds[STAGE_COUNT]; /* 0: no deadline */
-    unsigned handshakes;           /* under way at once; past it the oldest one is shut down */
+    unsigned handshakes;           /* under way at once; past it the oldest are shut down, each a second old at least */
     unsigned per_identity;
 };
 
