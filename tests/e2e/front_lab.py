@@ -183,9 +183,11 @@ class Front:
             self.file = {}
             self.configure(**file)
         with open(self.log_path, "wb") as log:
-            self.process = subprocess.Popen(self.argv(), stderr=log, stdin=subprocess.DEVNULL,
-                                            env={**os.environ, **(environment or {})})
+            self.process = self.start(log, environment or {})
         self.port = self._wait_ready()
+
+    def start(self, log, environment):
+        return subprocess.Popen(self.argv(), stderr=log, stdin=subprocess.DEVNULL, env={**os.environ, **environment})
 
     def argv(self, **other):
         argv = [DAEMON, "--config", self.config]
