@@ -118,7 +118,8 @@ static bool names_disk(const struct call *c)
 /* A call that names its disk only by a location that is no uuid cannot be ordered by disk: it waits for the SR. */
 static void take_turn(struct call *c)
 {
-    c->turn = (struct turn){c->method->lock, c->keys.sr, c->keys.vdi};
+    bool lease = c->method->capability == CAP_vdi_activate;
+    c->turn = (struct turn){c->method->lock, c->keys.sr, c->keys.vdi, lease};
     if (names_disk(c) && !uuid_is(&c->turn.vdi) &&
         !uuid_parse_text(c->keys.location ? c->keys.location : "", &c->turn.vdi))
         c->turn.lock = LOCK_WHOLE;

@@ -5,7 +5,8 @@
 #include "server/base/clock.h"
 #include <string.h>
 
-enum { PART_MEMORY_MAX = 256 << 20, REPLIES_MAX = 16 << 20 };
+#define PART_MEMORY_MAX (2048UL << 20) /* as a call of its own */
+enum { REPLIES_MAX = 16 << 20 };
 
 struct multicall {
     const struct value *calls; /* as sent */

@@ -84,6 +84,16 @@ static int refuse_if_used(struct txn *t, const struct call *c, const struct vdi 
     return fault_set(f, FAULT_VDIInUse, "VDI %s is attached to host %s", vdi->uuid.text, attachments[0].holder);
 }
 
+/* InvalidArg when the disk's labels and the like are more than can be kept of each. */
+static int check_texts(const struct vdi *vdi, struct fault *f)
+{
+    size_t bytes = vdi_text_bytes(vdi);
+    if (bytes <= VDI_TEXT_MAX)
+        return 0;
+    return fault_set(f, FAULT_InvalidArg, "labels, sm_config and the like of VDI %s are %zu bytes, more than %u",
+                     vdi->uuid.text, bytes, VDI_TEXT_MAX);
+}
+
 /* vdi_create */
 
 /* The image format vdi_sm_config asks for; "" leaves it to the layout. */
@@ -127,7 +137,7 @@ static int vdi_create_check(struct txn *t, struct call *c, struct fault *f)
     struct vdi *wanted = &c->work->wanted;
     *wanted = wanted_disk(args, format);
     wanted->location = arena_text(c->arena, wanted->uuid.text);
-    if (store_vdi_find(t, &c->keys.sr, &wanted->uuid, c->arena, &there, f) < 0)
+    if (check_texts(wanted, f) < 0 || store_vdi_find(t, &c->keys.sr, &wanted->uuid, c->arena, &there, f) < 0)
         return -1;
     if (there)
         return fault_set(f, FAULT_VDIExists, "VDI %s exists already in SR %s", wanted->uuid.text, c->keys.sr.text);
@@ -198,7 +208,12 @@ static int vdi_introduce_check(struct txn *t, struct call *c, struct fault *f)
 static int vdi_introduce_act(struct dispatch *d, struct call *c, struct fault *f)
 {
     (void) d;
-    return backend_vdi_introduce(c->sr, &c->plan, c->plan.name, c->arena, &c->work->done, f);
+    const struct pairs *kept = &ARGS(c, vdi_introduce)->vdi_sm_config;
+    if (backend_vdi_introduce(c->sr, &c->plan, c->plan.name, c->arena, &c->work->done, f) < 0)
+        return -1;
+    for (size_t i = 0; i < kept->count; i++)
+        pairs_set(c->arena, &c->work->done.sm_config, kept->items[i].key, kept->items[i].value);
+    return check_texts(&c->work->done, f);
 }
 
 /* As a scan has it: what other disks are made from is hidden, whether it or they were introduced first. */
@@ -236,7 +251,7 @@ static int vdi_update_check(struct txn *t, struct call *c, struct fault *f)
     if (args->name_description)
         wanted->description = args->name_description;
     c->plan.vdi = wanted->uuid;
-    return 0;
+    return check_texts(wanted, f);
 }
 
 static int vdi_update_act(struct dispatch *d, struct call *c, struct fault *f)

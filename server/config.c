@@ -5,11 +5,13 @@
 #include <ini.h>
 #include <string.h>
 
+enum when { WHEN_START, WHEN_LIVE };
 enum kind { KIND_path, KIND_text, KIND_number, KIND_uuid, KIND_level };
 
 struct row {
     const char *section, *key;
     enum kind kind;
+    enum when when;
     size_t at; /* of its field in struct settings */
     const char *standard;
     unsigned least, most;
@@ -17,8 +19,11 @@ struct row {
 };
 
 static const struct row rows[] = {
-#define CONFIG(section, key, kind, standard, least, most, sentence)                                                    \
-    {#section, #key, KIND_##kind, offsetof(struct settings, section##_##key), standard, least, most, sentence},
+/* clang-format off */
+#define CONFIG(section, key, kind, when, standard, least, most, sentence)                                              \
+    {#section, #key, KIND_##kind, WHEN_##when, offsetof(struct settings, section##_##key),                             \
+     standard, least, most, sentence},
+/* clang-format on */
 #include "server/config.def"
 #undef CONFIG
 };
@@ -214,6 +219,42 @@ int settings_check(const struct settings *s, struct fault *f)
     return 0;
 }
 
+static size_t field_size(const struct row *r)
+{
+    switch (r->kind) {
+    case KIND_path:
+    case KIND_text:
+        return SETTING_MAX;
+    case KIND_number:
+        return sizeof(unsigned);
+    case KIND_uuid:
+        return sizeof(struct uuid);
+    case KIND_level:
+        return sizeof(enum log_level);
+    }
+    return 0;
+}
+
+static bool field_equal(const struct row *r, const struct settings *a, const struct settings *b)
+{
+    bool texts = r->kind == KIND_path || r->kind == KIND_text;
+    const void *left = field_of(a, r), *right = field_of(b, r);
+    return texts ? strcmp(left, right) == 0 : memcmp(left, right, field_size(r)) == 0;
+}
+
+void settings_renew(struct settings *s, const struct settings *fresh, struct text *left)
+{
+    for (size_t i = 0; i < COUNT_OF(rows); i++) {
+        const struct row *r = &rows[i];
+        if (field_equal(r, s, fresh))
+            continue;
+        if (r->when == WHEN_LIVE)
+            memcpy(field(s, r), field_of(fresh, r), field_size(r));
+        else
+            text_printf(left, "%s%s.%s", left->length ? " " : "", r->section, r->key);
+    }
+}
+
 static void print_value(const struct row *r, const void *value, struct text *out)
 {
     switch (r->kind) {
@@ -244,6 +285,8 @@ void settings_print(const struct settings *s, struct text *out)
         text_printf(out, "# %s", r->sentence);
         if (r->kind == KIND_number)
             text_printf(out, " (%u to %u)", r->least, r->most);
+        if (r->when == WHEN_START)
+            text_add(out, " (at the start)");
         text_printf(out, "\n%s =", r->key);
         size_t before = out->length;
         text_add(out, " ");

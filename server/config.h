@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Settings: the rows of config.def as typed fields, named <section>_<key>. Read once, at the start. */
+/* Settings: the rows of config.def as typed fields, named <section>_<key>. */
 #ifndef SMAPI_SERVER_CONFIG_H
 #define SMAPI_SERVER_CONFIG_H
 
@@ -18,7 +18,7 @@
 
 /* Plain data. */
 struct settings {
-#define CONFIG(section, key, kind, standard, least, most, sentence) SETTING_##kind(section##_##key)
+#define CONFIG(section, key, kind, when, standard, least, most, sentence) SETTING_##kind(section##_##key)
 #include "server/config.def"
 #undef CONFIG
 };
@@ -35,6 +35,10 @@ int settings_read(struct settings *s, const char *file, struct fault *f);
 int settings_assign(struct settings *s, const char *assignment, struct fault *f);
 /* What no single row can tell: settings that must not be empty, or need each other. */
 int settings_check(const struct settings *s, struct fault *f);
+
+/* Takes from fresh what may change while the daemon runs. What differs beyond that stays, and is named, separated by
+   blanks, in left. */
+void settings_renew(struct settings *s, const struct settings *fresh, struct text *left);
 
 /* As an ini file that settings_read accepts, each key under its sentence. */
 void settings_print(const struct settings *s, struct text *out);

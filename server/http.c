@@ -1,12 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "server/http.h"
 
-#include "server/wire/read.h"
-#include <assert.h>
 #include <string.h>
 #include <strings.h>
-
-enum { BODY_MAX = WIRE_BODY_MAX };
 
 /* ---- the head ---- */
 
@@ -125,8 +121,8 @@ static void find_route(const char *path, struct http_verdict *v)
     static const struct {
         const char *path;
         enum http_route route;
-    } plain[] = {
-        {"/RPC2", HTTP_CALL}, {"/healthz", HTTP_HEALTHZ}, {"/readyz", HTTP_READYZ}, {"/versions", HTTP_VERSIONS}};
+    } plain[] = {{"/RPC2", HTTP_CALL},     {"/healthz", HTTP_HEALTHZ},   {"/HEALTHCHECK", HTTP_HEALTHZ},
+                 {"/readyz", HTTP_READYZ}, {"/versions", HTTP_VERSIONS}, {"/metrics", HTTP_METRICS}};
     for (size_t i = 0; i < sizeof plain / sizeof plain[0]; i++)
         if (strcmp(path, plain[i].path) == 0)
             v->route = plain[i].route;
@@ -148,20 +144,19 @@ static bool is_xml(const char *type)
     return false;
 }
 
-static void judge_call(const struct http_head *h, unsigned long long length, struct http_verdict *v)
+static void judge_call(const struct http_head *h, unsigned long long length, size_t body_max, struct http_verdict *v)
 {
     if (!is_xml(h->type))
         refuse(v, 415, "Calls are XML-RPC: Content-Type must be text/xml.\n");
     else if (h->lengths == 0)
         refuse(v, 411, "A Content-Length is needed.\n");
-    else if (length > BODY_MAX)
-        refuse(v, 413, "The body is longer than 131072 bytes.\n");
+    else if (length > body_max)
+        refuse(v, 413, "The body is longer than limits.body_bytes allows.\n");
 }
 
-void http_judge(const char *method, const char *path, const char *version, const struct http_head *h,
+void http_judge(const char *method, const char *path, const char *version, const struct http_head *h, size_t body_max,
                 struct http_verdict *out)
 {
-    static_assert(BODY_MAX == 131072, "the sentence of 413 names it");
     struct http_verdict v = {.route = HTTP_REFUSED};
     unsigned long long length;
     const char *fault = framing_fault(version, h, &length);
@@ -175,7 +170,7 @@ void http_judge(const char *method, const char *path, const char *version, const
         refuse(&v, 405, "This verb is not offered here.\n");
         v.allow = verb;
     } else if (v.route == HTTP_CALL) {
-        judge_call(h, length, &v);
+        judge_call(h, length, body_max, &v);
     } else if (length > 0) {
         refuse(&v, 400, "A GET carries no body.\n");
     }

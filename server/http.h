@@ -15,7 +15,7 @@ struct http_head {
 
 void http_header(struct http_head *h, const char *name, size_t name_length, const char *value, size_t value_length);
 
-enum http_route { HTTP_REFUSED, HTTP_CALL, HTTP_HEALTHZ, HTTP_READYZ, HTTP_VERSIONS };
+enum http_route { HTTP_REFUSED, HTTP_CALL, HTTP_HEALTHZ, HTTP_READYZ, HTTP_VERSIONS, HTTP_METRICS };
 
 #define HTTP_TYPE_MAX 16
 
@@ -29,8 +29,9 @@ struct http_verdict {
 };
 
 /* 400: framing that two readers could read differently (any Transfer-Encoding, more than one Content-Length or Host, a
-   length that is not plain digits, malformed header lines, a GET with a body); then 404, 405, 415, 411, 413. */
-void http_judge(const char *method, const char *path, const char *version, const struct http_head *h,
+   length that is not plain digits, malformed header lines, a GET with a body); then 404, 405, 415, 411, 413 for more
+   than body_max bytes. */
+void http_judge(const char *method, const char *path, const char *version, const struct http_head *h, size_t body_max,
                 struct http_verdict *out);
 
 /* Whether text is a traceparent of W3C Trace Context, version 00. */

@@ -1,328 +1,119 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-#include "server/https.h"
-
+#include "server/base/clock.h"
 #include "server/base/log.h"
+#include "server/https_internal.h"
 #include "server/identity.h"
-#include "server/listener.h"
-#include "server/request.h"
+#include <errno.h>
 #include <gnutls/abstract.h>
-#include <microhttpd.h>
-#include <pthread.h>
-#include <stdatomic.h>
 #include <string.h>
 #include <time.h>
 
-enum { CONNECTION_POOL = 8192, SEND_SECONDS = 5 };
-
-/* A listening socket and the library's daemon that serves it, on a thread of its own. */
-struct door {
-    struct https *https;
-    struct MHD_Daemon *daemon; /* NULL when this door was not asked for */
-    bool tls;
-    int listener; /* ours again once the door is quiesced; -1 before */
-};
-
-struct https {
-    struct https_settings settings;
-    struct door tls_door, unix_door;
-    unsigned port;
-    struct listener_name name; /* of the UNIX socket */
-    atomic_uint_fast64_t last_id;
-    atomic_bool closing;
-    pthread_mutex_t mutex; /* guards under_way */
-    pthread_cond_t sent;   /* under_way became 0 */
-    unsigned under_way;    /* calls begun, whose answer was not sent yet */
-};
-
-/* Who is at the other end of a connection; made with it, freed with it. */
-struct peer {
-    struct identity who;
-    bool known;
-};
-
-/* A request, from its head to the end of its answer. */
-struct exchange {
-    struct door *door;
-    struct MHD_Connection *connection;
-    enum http_route route;
-    struct request *request; /* of a call, else NULL */
-    bool begun;              /* the call counts as under way */
-};
+enum { CONNECTION_POOL = 8192, SEND_SECONDS = 5, MIND_MS = 250, MINDER_STACK = 256 * 1024 };
 
 /* ---- connections ---- */
 
-static struct peer *peer_of(struct MHD_Connection *c)
-{
-    return MHD_get_connection_info(c, MHD_CONNECTION_INFO_SOCKET_CONTEXT)->socket_context;
-}
-
-static void meet_process(const struct door *door, struct MHD_Connection *c, struct peer *p)
+static void meet_process(struct peer *p, int fd)
 {
     struct ucred credentials = {.uid = (uid_t) -1};
     socklen_t length = sizeof credentials;
-    int fd = MHD_get_connection_info(c, MHD_CONNECTION_INFO_CONNECTION_FD)->connect_fd;
     if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &credentials, &length) < 0)
         credentials.uid = (uid_t) -1;
-    identity_of_peer(&credentials, &door->https->settings.host, &p->who);
-    p->known = true;
+    identity_of_peer(&credentials, &p->https->settings.host, &p->who);
 }
 
-static void *session_of(struct MHD_Connection *c)
+static struct tls *newest(struct https *h, uint64_t *reading)
 {
-    return MHD_get_connection_info(c, MHD_CONNECTION_INFO_GNUTLS_SESSION)->tls_session;
+    pthread_mutex_lock(&h->mutex);
+    struct tls *t = tls_take(h->tls);
+    *reading = atomic_load(&h->reading);
+    pthread_mutex_unlock(&h->mutex);
+    return t;
 }
 
-/* The library calls this when a connection was accepted, before its handshake, and when it is closed. */
+/* The handshake is done. One connection too many is told so at its first request, and not waited for long. */
+static void on_shaken(void *arg, bool resumed)
+{
+    struct peer *p = arg;
+    atomic_fetch_add(resumed ? &p->https->resumed : &p->https->full, 1);
+    tls_session_identity(&p->session, &p->who);
+    p->excess = !connection_claim(p->connection, p->who.name);
+    connection_wait(p->connection, p->excess ? STAGE_HEAD : STAGE_IDLE);
+}
+
+static void on_bytes(void *arg)
+{
+    const struct peer *p = arg;
+    connection_wake(p->connection, STAGE_HEAD);
+}
+
+static void meet_client(struct peer *p, struct MHD_Connection *c, int fd)
+{
+    static const struct tls_events events = {on_shaken, on_bytes};
+    void *session = MHD_get_connection_info(c, MHD_CONNECTION_INFO_GNUTLS_SESSION)->tls_session;
+    struct tls *t = newest(p->https, &p->reading);
+    tls_session_open(&p->session, t, session, fd, &events, p);
+    tls_release(t);
+}
+
+/* The library calls this when a connection was accepted, before its handshake, and when it is closed: its session is
+   gone then, its socket still open. */
 static void on_connection(void *arg, struct MHD_Connection *c, void **context, enum MHD_ConnectionNotificationCode what)
 {
     const struct door *door = arg;
+    struct peer *p = *context;
     if (what == MHD_CONNECTION_NOTIFY_CLOSED) {
-        free(*context);
+        connection_close(p->connection);
+        tls_session_close(&p->session);
+        free(p);
         *context = NULL;
         return;
     }
-    struct peer *p = calloc(1, sizeof *p);
-    if (!p)
+    int fd = MHD_get_connection_info(c, MHD_CONNECTION_INFO_CONNECTION_FD)->connect_fd;
+    if (!(p = calloc(1, sizeof *p)))
         abort();
     *context = p;
+    p->https = door->https;
+    p->tls = door->tls;
+    p->connection = connection_open(p->https->connections, fd, door->tls ? STAGE_HANDSHAKE : STAGE_IDLE);
     if (door->tls)
-        tls_session_setup(door->https->settings.tls, session_of(c));
+        meet_client(p, c, fd);
     else
-        meet_process(door, c, p);
+        meet_process(p, fd);
 }
 
-/* A certificate can be read only after the handshake: at the first request, once. */
-static const struct identity *identity_of(struct MHD_Connection *c)
+/* A certificate that was believed is asked for its time at each request, for the rest when something was read anew. */
+static const char *refused_certificate(struct peer *p)
 {
-    struct peer *p = peer_of(c);
-    if (!p->known) {
-        tls_session_identity(session_of(c), &p->who);
-        p->known = true;
+    uint64_t reading;
+    if (p->reading == atomic_load(&p->https->reading))
+        return tls_session_refused(&p->session, NULL);
+    struct tls *now = newest(p->https, &reading);
+    const char *why = tls_session_refused(&p->session, now);
+    tls_release(now);
+    if (!why) {
+        tls_session_identity(&p->session, &p->who);
+        p->reading = reading;
     }
-    return &p->who;
+    return why;
 }
 
-/* ---- answers ---- */
-
-static enum MHD_Result send_response(struct MHD_Connection *c, unsigned status, struct MHD_Response *r)
+unsigned peer_refused(struct peer *p, char why[PEER_WHY])
 {
-    if (!r)
-        return MHD_NO;
-    enum MHD_Result queued = MHD_queue_response(c, status, r);
-    MHD_destroy_response(r);
-    return queued;
-}
-
-/* For the library's arguments that have no const though it only reads them. */
-static void *readable(const char *text)
-{
-    void *p;
-    memcpy(&p, &text, sizeof p);
-    return p;
-}
-
-/* body lives until the exchange ends. */
-static struct MHD_Response *response_of(const char *body, size_t length, const char *type)
-{
-    struct MHD_Response *r = MHD_create_response_from_buffer(length, readable(body), MHD_RESPMEM_PERSISTENT);
-    if (r)
-        MHD_add_response_header(r, "Content-Type", type);
-    return r;
-}
-
-static struct MHD_Response *plain_response(const char *text)
-{
-    return response_of(text, strlen(text), "text/plain; charset=utf-8");
-}
-
-static enum MHD_Result send_refusal(struct MHD_Connection *c, const struct http_verdict *v)
-{
-    struct MHD_Response *r = plain_response(v->sentence);
-    if (r) {
-        MHD_add_response_header(r, "Connection", "close");
-        if (v->allow)
-            MHD_add_response_header(r, "Allow", v->allow);
+    if (!p->tls)
+        return 0;
+    const char *fault = refused_certificate(p);
+    if (fault) {
+        atomic_fetch_add(&p->https->refused, 1);
+        log_line(LOG_INFO, "tls: %s refused: %s", p->who.name, fault);
+        snprintf(why, PEER_WHY, "The certificate is not accepted: %s.\n", fault);
+        return 403;
     }
-    return send_response(c, v->status, r);
-}
-
-static enum MHD_Result send_stopping(struct MHD_Connection *c)
-{
-    static const struct http_verdict stopping = {.status = 503, .sentence = "The daemon is stopping.\n"};
-    return send_refusal(c, &stopping);
-}
-
-static void add_number(struct MHD_Response *r, const char *name, uint64_t number)
-{
-    char text[24];
-    snprintf(text, sizeof text, "%llu", (unsigned long long) number);
-    MHD_add_response_header(r, name, text);
-}
-
-static enum MHD_Result send_reply(struct exchange *e)
-{
-    const struct call *call = request_call(e->request);
-    struct MHD_Response *r = response_of(call->reply, call->reply_length, "text/xml");
-    if (!r)
-        return MHD_NO;
-    add_number(r, "X-SMAPI-Call-Id", call->id);
-    if (call->epoch)
-        add_number(r, "X-SMAPI-Epoch", call->epoch);
-    if (atomic_load(&e->door->https->closing))
-        MHD_add_response_header(r, "Connection", "close");
-    return send_response(e->connection, 200, r);
-}
-
-static enum MHD_Result send_page(struct https *h, struct MHD_Connection *c, enum http_route route)
-{
-    if (route == HTTP_VERSIONS)
-        return send_response(c, 200,
-                             response_of(h->settings.versions, strlen(h->settings.versions), "application/json"));
-    if (route == HTTP_READYZ && !dispatch_ready(h->settings.dispatch))
-        return send_response(c, 503, plain_response("recovering\n"));
-    return send_response(c, 200, plain_response("ok\n"));
-}
-
-/* ---- calls ---- */
-
-static void queue_call(struct exchange *e);
-
-/* On a worker. After the last line the exchange is the library's thread's again, and may be gone. */
-static void run_call(void *arg)
-{
-    struct exchange *e = arg;
-    struct call *call = request_call(e->request);
-    dispatch_run(e->door->https->settings.dispatch, call);
-    if (call->reply)
-        MHD_resume_connection(e->connection);
-    else
-        queue_call(e);
-}
-
-/* Queues the call for its turn. What cannot wait is refused, and what is left of the call then, if anything, tries
-   next. After the last line the exchange is another thread's. */
-static void queue_call(struct exchange *e)
-{
-    const struct https_settings *s = &e->door->https->settings;
-    struct call *call = request_call(e->request);
-    while (workers_submit(s->workers, &call->turn, run_call, e, &call->fault) < 0) {
-        dispatch_refuse(s->dispatch, call);
-        if (call->reply) {
-            MHD_resume_connection(e->connection);
-            return;
-        }
+    if (p->excess) {
+        atomic_fetch_add(&p->https->crowded, 1);
+        snprintf(why, PEER_WHY, "Too many connections of %s are open.\n", p->who.name);
+        return 503;
     }
-}
-
-/* Sets the connection aside until the call is done. */
-static enum MHD_Result wait_turn(struct exchange *e)
-{
-    MHD_suspend_connection(e->connection);
-    queue_call(e);
-    return MHD_YES;
-}
-
-static void count_begun(struct https *h)
-{
-    pthread_mutex_lock(&h->mutex);
-    h->under_way++;
-    pthread_mutex_unlock(&h->mutex);
-}
-
-static void count_ended(struct https *h)
-{
-    pthread_mutex_lock(&h->mutex);
-    if (--h->under_way == 0)
-        pthread_cond_signal(&h->sent);
-    pthread_mutex_unlock(&h->mutex);
-}
-
-/* The body is whole. */
-static enum MHD_Result begin_call(struct exchange *e)
-{
-    struct https *h = e->door->https;
-    if (atomic_load(&h->closing))
-        return send_stopping(e->connection);
-    e->begun = true;
-    count_begun(h);
-    if (request_prepare(e->request, h->settings.dispatch))
-        return send_reply(e);
-    struct call *call = request_call(e->request);
-    if (call->turn.lock != LOCK_NONE)
-        return wait_turn(e);
-    dispatch_run(h->settings.dispatch, call);
-    return send_reply(e);
-}
-
-static enum MHD_Result on_header(void *arg, enum MHD_ValueKind kind, const char *name, size_t name_length,
-                                 const char *value, size_t value_length)
-{
-    (void) kind;
-    http_header(arg, name, name_length, value, value_length);
-    return MHD_YES;
-}
-
-static struct exchange *exchange_new(struct door *door, struct MHD_Connection *c, enum http_route route)
-{
-    struct exchange *e = calloc(1, sizeof *e);
-    if (!e)
-        abort();
-    e->door = door;
-    e->connection = c;
-    e->route = route;
-    return e;
-}
-
-/* The head is whole, nothing of the body was read. What is answered here closes the connection. */
-static enum MHD_Result begin_exchange(struct door *door, struct MHD_Connection *c, const char *method, const char *path,
-                                      const char *version, void **context)
-{
-    struct https *h = door->https;
-    struct http_head head = {0};
-    struct http_verdict verdict;
-    MHD_get_connection_values_n(c, MHD_HEADER_KIND, on_header, &head);
-    http_judge(method, path, version, &head, &verdict);
-    if (verdict.route == HTTP_REFUSED)
-        return send_refusal(c, &verdict);
-    struct exchange *e = exchange_new(door, c, verdict.route);
-    if (verdict.route == HTTP_CALL)
-        e->request = request_new(atomic_fetch_add(&h->last_id, 1) + 1, identity_of(c), verdict.type, &head);
-    *context = e;
-    return MHD_YES;
-}
-
-/* The library calls this with the head, with each piece of the body, when the body is whole, and after a suspended
-   connection was resumed. MHD_NO closes the connection. */
-static enum MHD_Result on_request(void *arg, struct MHD_Connection *c, const char *path, const char *method,
-                                  const char *version, const char *piece, size_t *length, void **context)
-{
-    struct exchange *e = *context;
-    if (!e)
-        return begin_exchange(arg, c, method, path, version, context);
-    if (e->route != HTTP_CALL)
-        return send_page(e->door->https, c, e->route);
-    if (*length > 0) {
-        bool taken = request_take(e->request, piece, *length);
-        *length = 0;
-        return taken ? MHD_YES : MHD_NO;
-    }
-    return e->begun ? send_reply(e) : begin_call(e);
-}
-
-/* The answer was sent, or the connection broke. Never while a worker has the call: its connection is suspended then. */
-static void on_completed(void *arg, struct MHD_Connection *c, void **context, enum MHD_RequestTerminationCode why)
-{
-    (void) arg;
-    (void) c;
-    (void) why;
-    struct exchange *e = *context;
-    if (!e)
-        return;
-    *context = NULL;
-    if (e->begun)
-        count_ended(e->door->https);
-    request_free(e->request);
-    free(e);
+    return 0;
 }
 
 /* ---- doors ---- */
@@ -336,6 +127,14 @@ static void __attribute__((format(printf, 2, 0))) on_log(void *arg, const char *
     if (length > 0 && line[length - 1] == '\n')
         line[length - 1] = '\0';
     log_line(LOG_DEBUG, "http: %s", line);
+}
+
+/* For the library's arguments that have no const though it only reads them. */
+static void *readable(const char *text)
+{
+    void *p;
+    memcpy(&p, &text, sizeof p);
+    return p;
 }
 
 /* Never asked: every session is given its certificate by tls_session_setup. One that was not fails here. */
@@ -367,38 +166,117 @@ static int door_open(struct https *h, struct door *door, bool tls, int fd, struc
     door->tls = tls;
     door->listener = -1;
     door->daemon = MHD_start_daemon(
-        tls ? flags | MHD_USE_TLS : flags, 0, NULL, NULL, on_request, door, MHD_OPTION_EXTERNAL_LOGGER, on_log, NULL,
-        MHD_OPTION_LISTEN_SOCKET, fd, MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t) CONNECTION_POOL,
-        MHD_OPTION_CONNECTION_LIMIT, h->settings.connections, MHD_OPTION_CONNECTION_TIMEOUT, h->settings.idle_seconds,
-        MHD_OPTION_NOTIFY_CONNECTION, on_connection, door, MHD_OPTION_NOTIFY_COMPLETED, on_completed, door,
+        tls ? flags | MHD_USE_TLS : flags, 0, NULL, NULL, exchange_request, door, MHD_OPTION_EXTERNAL_LOGGER, on_log,
+        NULL, MHD_OPTION_LISTEN_SOCKET, fd, MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t) CONNECTION_POOL,
+        MHD_OPTION_CONNECTION_LIMIT, h->settings.connections, MHD_OPTION_CONNECTION_TIMEOUT, 0U, /* ours are stricter */
+        MHD_OPTION_NOTIFY_CONNECTION, on_connection, door, MHD_OPTION_NOTIFY_COMPLETED, exchange_completed, door,
         MHD_OPTION_ARRAY, tls ? tls_options : no_options, MHD_OPTION_END);
     if (!door->daemon) /* whether fd was closed is not told; the process ends anyway */
         return fault_set(f, FAULT_EIO, "libmicrohttpd does not start %s", tls ? "the HTTPS listener" : "the socket");
     return 0;
 }
 
-static int open_doors(struct https *h, struct fault *f)
+static int open_https(struct https *h, struct fault *f)
 {
     const struct https_settings *s = &h->settings;
-    int fd;
-    if (s->address[0] &&
-        (listener_tcp(s->address, s->port, &fd, &h->port, f) < 0 || door_open(h, &h->tls_door, true, fd, f) < 0))
+    int fd = s->passed_https;
+    h->tls_door.passed = fd >= 0;
+    if (fd < 0 && !s->address[0])
+        return 0;
+    if (fd < 0 && listener_tcp(s->address, s->port, &fd, f) < 0)
         return -1;
-    if (s->socket[0] &&
-        (listener_unix(s->socket, &fd, &h->name, f) < 0 || door_open(h, &h->unix_door, false, fd, f) < 0))
+    h->port = listener_port(fd);
+    return door_open(h, &h->tls_door, true, fd, f);
+}
+
+static int open_unix(struct https *h, struct fault *f)
+{
+    const struct https_settings *s = &h->settings;
+    int fd = s->passed_socket;
+    h->unix_door.passed = fd >= 0;
+    if (fd < 0 && !s->socket[0])
+        return 0;
+    if (fd < 0 && listener_unix(s->socket, &fd, &h->name, f) < 0)
         return -1;
-    return 0;
+    return door_open(h, &h->unix_door, false, fd, f);
+}
+
+/* ---- deadlines ---- */
+
+static void after(unsigned ms, struct timespec *out)
+{
+    clock_gettime(CLOCK_MONOTONIC, out);
+    out->tv_nsec += (long) ms * 1000000;
+    out->tv_sec += out->tv_nsec / 1000000000;
+    out->tv_nsec %= 1000000000;
+}
+
+static void *mind(void *arg)
+{
+    struct https *h = arg;
+    struct timespec until;
+    pthread_mutex_lock(&h->mutex);
+    while (!h->leaving) {
+        after(MIND_MS, &until);
+        pthread_cond_timedwait(&h->leave, &h->mutex, &until);
+        pthread_mutex_unlock(&h->mutex);
+        connections_sweep(h->connections);
+        workers_expire(h->settings.workers);
+        pthread_mutex_lock(&h->mutex);
+    }
+    pthread_mutex_unlock(&h->mutex);
+    return NULL;
+}
+
+static int start_minder(struct https *h, struct fault *f)
+{
+    pthread_attr_t attributes;
+    pthread_attr_init(&attributes);
+    pthread_attr_setstacksize(&attributes, MINDER_STACK);
+    int error = pthread_create(&h->minder, &attributes, mind, h);
+    pthread_attr_destroy(&attributes);
+    h->minded = error == 0;
+    errno = error;
+    return error ? fault_errno(f, FAULT_EIO, "start a thread") : 0;
+}
+
+static void stop_minder(struct https *h)
+{
+    pthread_mutex_lock(&h->mutex);
+    h->leaving = true;
+    pthread_cond_signal(&h->leave);
+    pthread_mutex_unlock(&h->mutex);
+    if (h->minded)
+        pthread_join(h->minder, NULL);
+    h->minded = false;
+}
+
+/* ---- all of it ---- */
+
+static struct https *https_new(const struct https_settings *settings)
+{
+    struct https *h = calloc(1, sizeof *h);
+    pthread_condattr_t monotonic;
+    if (!h)
+        abort();
+    h->settings = *settings;
+    h->tls = tls_take(settings->tls);
+    h->connections = connections_new(&settings->limits.connections);
+    atomic_store(&h->body_bytes, settings->limits.body_bytes);
+    atomic_store(&h->call_seconds, settings->limits.call_seconds);
+    pthread_condattr_init(&monotonic);
+    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+    pthread_mutex_init(&h->mutex, NULL);
+    pthread_cond_init(&h->sent, &monotonic);
+    pthread_cond_init(&h->leave, &monotonic);
+    pthread_condattr_destroy(&monotonic);
+    return h;
 }
 
 int https_start(const struct https_settings *settings, struct https **out, struct fault *f)
 {
-    struct https *h = calloc(1, sizeof *h);
-    if (!h)
-        abort();
-    h->settings = *settings;
-    pthread_mutex_init(&h->mutex, NULL);
-    pthread_cond_init(&h->sent, NULL);
-    if (open_doors(h, f) < 0) {
+    struct https *h = https_new(settings);
+    if (open_https(h, f) < 0 || open_unix(h, f) < 0 || start_minder(h, f) < 0) {
         https_stop(h);
         return -1;
     }
@@ -411,13 +289,27 @@ unsigned https_port(const struct https *h)
     return h->port;
 }
 
-/* Refuses what wants to come in. The descriptor stays open, as the library's thread may be about to use its number. */
+void https_renew(struct https *h, struct tls *tls, const struct https_limits *limits)
+{
+    connections_limit(h->connections, &limits->connections);
+    atomic_store(&h->body_bytes, limits->body_bytes);
+    atomic_store(&h->call_seconds, limits->call_seconds);
+    pthread_mutex_lock(&h->mutex);
+    struct tls *old = tls ? h->tls : NULL;
+    h->tls = tls ? tls_take(tls) : h->tls;
+    atomic_fetch_add(&h->reading, 1);
+    pthread_mutex_unlock(&h->mutex);
+    tls_release(old);
+}
+
+/* Refuses what wants to come in, or leaves it to the next daemon. The descriptor stays open, as the library's thread
+ * may be about to use its number. */
 static void door_quiesce(struct door *door)
 {
     if (!door->daemon)
         return;
     door->listener = MHD_quiesce_daemon(door->daemon);
-    if (door->listener >= 0)
+    if (door->listener >= 0 && !door->passed)
         shutdown(door->listener, SHUT_RDWR);
 }
 
@@ -443,8 +335,7 @@ void https_quiesce(struct https *h)
 static void wait_sent(struct https *h)
 {
     struct timespec until;
-    clock_gettime(CLOCK_REALTIME, &until);
-    until.tv_sec += SEND_SECONDS;
+    after(SEND_SECONDS * 1000, &until);
     pthread_mutex_lock(&h->mutex);
     while (h->under_way > 0 && pthread_cond_timedwait(&h->sent, &h->mutex, &until) == 0)
         continue;
@@ -455,9 +346,66 @@ void https_stop(struct https *h)
 {
     https_quiesce(h);
     wait_sent(h);
+    stop_minder(h);
     door_close(&h->tls_door);
     door_close(&h->unix_door);
+    connections_free(h->connections);
+    tls_release(h->tls);
+    pthread_cond_destroy(&h->leave);
     pthread_cond_destroy(&h->sent);
     pthread_mutex_destroy(&h->mutex);
     free(h);
+}
+
+/* ---- numbers ---- */
+
+static void connection_metrics(struct https *h, struct text *out)
+{
+    struct connection_counts c = connections_counted(h->connections);
+    metrics_one(out, "smapid_connections", "gauge", "Open connections of both listeners.", c.open);
+    metrics_one(out, "smapid_handshakes_crowded_out_total", "counter", "Handshakes closed for newer ones.",
+                c.crowded_out);
+    metrics_head(out, "smapid_connections_late_total", "counter",
+                 "Connections closed by a deadline, by what they owed.");
+    for (unsigned i = 0; i < STAGE_COUNT; i++) {
+        char label[32];
+        snprintf(label, sizeof label, "owed=\"%s\"", stage_name(i));
+        metrics_value(out, "smapid_connections_late_total", label, c.late[i]);
+    }
+}
+
+static void tls_metrics(struct https *h, struct text *out)
+{
+    uint64_t reading;
+    struct tls *t = newest(h, &reading);
+    metrics_head(out, "smapid_handshakes_total", "counter", "TLS handshakes that were done.");
+    metrics_value(out, "smapid_handshakes_total", "resumed=\"false\"", atomic_load(&h->full));
+    metrics_value(out, "smapid_handshakes_total", "resumed=\"true\"", atomic_load(&h->resumed));
+    metrics_head(out, "smapid_requests_refused_total", "counter", "Requests refused, by reason.");
+    metrics_value(out, "smapid_requests_refused_total", "reason=\"certificate\"", atomic_load(&h->refused));
+    metrics_value(out, "smapid_requests_refused_total", "reason=\"connections\"", atomic_load(&h->crowded));
+    if (t)
+        metrics_one(out, "smapid_certificate_end_seconds", "gauge", "When the listener's certificate ends, since 1970.",
+                    (uint64_t) tls_expires(t));
+    tls_release(t);
+}
+
+static void worker_metrics(struct https *h, struct text *out)
+{
+    struct workers_counts w = workers_counted(h->settings.workers);
+    metrics_one(out, "smapid_workers", "gauge", "Threads that do calls.", w.threads);
+    metrics_one(out, "smapid_calls_running", "gauge", "Calls that have their turn.", w.running);
+    metrics_one(out, "smapid_calls_waiting", "gauge", "Calls that wait for their turn.", w.waiting);
+    metrics_one(out, "smapid_calls_busy_total", "counter", "Calls refused because too many waited.", w.busy);
+    metrics_one(out, "smapid_calls_late_total", "counter", "Calls refused because they waited too long.", w.late);
+}
+
+void https_metrics(struct https *h, struct text *out)
+{
+    metrics_print(h->settings.metrics, out);
+    worker_metrics(h, out);
+    connection_metrics(h, out);
+    tls_metrics(h, out);
+    if (h->settings.more_metrics)
+        h->settings.more_metrics(h->settings.arg, out);
 }

@@ -35,16 +35,18 @@ static int parse_address(const char *text, unsigned port, union address *out, so
     return 0;
 }
 
-static unsigned bound_port(int fd)
+unsigned listener_port(int fd)
 {
     union address a = {.v6 = {0}};
     socklen_t length = sizeof a;
     if (getsockname(fd, &a.any, &length) < 0)
         return 0;
+    if (a.any.sa_family != AF_INET && a.any.sa_family != AF_INET6)
+        return 0;
     return ntohs(a.any.sa_family == AF_INET6 ? a.v6.sin6_port : a.v4.sin_port);
 }
 
-int listener_tcp(const char *address, unsigned port, int *fd, unsigned *actual_port, struct fault *f)
+int listener_tcp(const char *address, unsigned port, int *fd, struct fault *f)
 {
     union address a = {.v6 = {0}};
     socklen_t length = 0;
@@ -57,7 +59,6 @@ int listener_tcp(const char *address, unsigned port, int *fd, unsigned *actual_p
     setsockopt(s, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
     if (bind(s, &a.any, length) < 0 || listen(s, BACKLOG) < 0)
         return fault_errno(f, FAULT_EIO, "listen on %s port %u", address, port);
-    *actual_port = bound_port(s);
     *fd = TAKE_FD(s);
     return 0;
 }

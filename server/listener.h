@@ -8,7 +8,9 @@
 
 /* address: an IPv4 or IPv6 address in digits. port 0 lets the kernel choose. The caller closes *fd. -1 with fault EIO,
    or InvalidArg for the address. */
-int listener_tcp(const char *address, unsigned port, int *fd, unsigned *actual_port, struct fault *f);
+int listener_tcp(const char *address, unsigned port, int *fd, struct fault *f);
+/* Of an IPv4 or IPv6 socket; 0 for any other. */
+unsigned listener_port(int fd);
 
 /* A UNIX socket and the file that names it. */
 struct listener_name {

@@ -9,7 +9,8 @@
 #include <string.h>
 
 /* Nothing a call may ask for comes near: pages, counts and request limits are checked before. */
-#define CALL_MEMORY_MAX (256U << 20)
+/* A scan of 100,000 disks whose texts are as long as they may be takes about half of it. */
+#define CALL_MEMORY_MAX (2048UL << 20)
 
 enum { BODY_MAX = WIRE_BODY_MAX };
 

@@ -1,18 +1,20 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "server/workers.h"
 
+#include "server/base/clock.h"
 #include <errno.h>
 #include <pthread.h>
 #include <string.h>
 
 enum { STACK = 512 * 1024, BUCKETS = 256 };
 
-/* One submitted call. In its lane from submit to the end of run; in the ready list while it has its turn, not yet a
+/* Lease calls and others are counted, and wait for threads, apart. */
+enum { OTHERS, LEASES, KINDS };
+
+/* One submitted call. In its lane from submit to the end of run; in the ready queue while it has its turn, not yet a
    thread. */
 struct job {
-    struct turn turn;
-    void (*run)(void *);
-    void *arg;
+    struct job_order order;
     struct lane *lane;
     struct job *next; /* in running or waiting of its lane */
     struct job *next_ready;
@@ -24,7 +26,13 @@ struct lane {
     struct uuid sr;
     struct job *running; /* have their turn; unordered */
     struct job *waiting; /* oldest first */
-    unsigned running_count, waiting_count;
+    unsigned running_count[KINDS], waiting_count[KINDS];
+    unsigned leaving; /* late, and about to be told so */
+};
+
+/* Jobs that have their turn, oldest first. */
+struct queue {
+    struct job *first, **end;
 };
 
 struct workers {
@@ -34,12 +42,18 @@ struct workers {
     pthread_cond_t calm;   /* a lane went away */
     struct lane *lanes[BUCKETS];
     unsigned lane_count;
-    struct job *ready, **ready_end;
-    unsigned ready_count;
+    struct queue ready[KINDS];
+    unsigned ready_count[KINDS], busy_count[KINDS]; /* busy: on a thread */
     pthread_t *threads;
     unsigned thread_count, idle_count;
     bool draining, ending;
+    uint64_t busy, late;
 };
+
+static unsigned kind_of(const struct job *job)
+{
+    return job->order.turn.lease ? LEASES : OTHERS;
+}
 
 bool turn_excludes(const struct turn *a, const struct turn *b)
 {
@@ -89,7 +103,7 @@ static struct lane *lane_add(struct workers *w, const struct uuid *sr)
 
 static void lane_drop_if_empty(struct workers *w, struct lane *l)
 {
-    if (l->running || l->waiting)
+    if (l->running || l->waiting || l->leaving > 0)
         return;
     struct lane **at = lane_bucket(w, &l->sr);
     while (*at != l)
@@ -103,7 +117,7 @@ static void lane_drop_if_empty(struct workers *w, struct lane *l)
 static bool excluded_by(const struct job *list, const struct job *end, const struct turn *turn)
 {
     for (const struct job *j = list; j != end; j = j->next)
-        if (turn_excludes(&j->turn, turn))
+        if (turn_excludes(&j->order.turn, turn))
             return true;
     return false;
 }
@@ -113,31 +127,58 @@ static bool may_begin(const struct lane *l, const struct job *job)
 {
     if (!uuid_is(&l->sr))
         return true;
-    return !excluded_by(l->running, NULL, &job->turn) && !excluded_by(l->waiting, job, &job->turn);
+    return !excluded_by(l->running, NULL, &job->order.turn) && !excluded_by(l->waiting, job, &job->order.turn);
+}
+
+static void push(struct workers *w, struct job *job)
+{
+    struct queue *q = &w->ready[kind_of(job)];
+    job->next_ready = NULL;
+    *q->end = job;
+    q->end = &job->next_ready;
+    w->ready_count[kind_of(job)]++;
+}
+
+/* Takes the job out of its queue, of which at points to it. */
+static struct job *pull(struct workers *w, unsigned kind, struct job **at)
+{
+    struct job *job = *at;
+    *at = job->next_ready;
+    if (!*at)
+        w->ready[kind].end = at;
+    w->ready_count[kind]--;
+    return job;
 }
 
 static void begin(struct workers *w, struct lane *l, struct job **at)
 {
     struct job *job = *at;
     *at = job->next;
-    l->waiting_count--;
+    l->waiting_count[kind_of(job)]--;
     job->next = l->running;
     l->running = job;
-    l->running_count++;
-    *w->ready_end = job;
-    w->ready_end = &job->next_ready;
-    w->ready_count++;
+    l->running_count[kind_of(job)]++;
+    push(w, job);
+}
+
+/* Whether the SR's share lets one more of this kind run. */
+static bool room_for(const struct workers *w, const struct lane *l, unsigned kind)
+{
+    unsigned others = l->running_count[OTHERS], all = others + l->running_count[LEASES];
+    if (kind == OTHERS)
+        return others < w->limits.running;
+    return all < w->limits.running + (w->limits.lease_threads + 1) / 2;
 }
 
 /* Gives their turn to all that may have it, oldest first. */
 static void lane_advance(struct workers *w, struct lane *l)
 {
     struct job **at = &l->waiting;
-    while (*at && l->running_count < w->limits.running) {
+    while (*at && (room_for(w, l, OTHERS) || room_for(w, l, LEASES))) {
         struct job *job = *at;
-        if (may_begin(l, job))
+        if (room_for(w, l, kind_of(job)) && may_begin(l, job))
             begin(w, l, at);
-        else if (job->turn.lock == LOCK_WHOLE)
+        else if (job->order.turn.lock == LOCK_WHOLE && uuid_is(&l->sr))
             return; /* excludes all that came later */
         else
             at = &job->next;
@@ -150,18 +191,25 @@ static void lane_forget(struct lane *l, const struct job *job)
     while (*at != job)
         at = &(*at)->next;
     *at = job->next;
-    l->running_count--;
+    l->running_count[kind_of(job)]--;
 }
 
 /* ---- threads ---- */
 
+/* How many of the ready jobs a thread may take: lease calls always, others as long as threads are left that are not
+   kept for leases. */
+static unsigned takeable(const struct workers *w)
+{
+    unsigned left = w->limits.threads - w->busy_count[OTHERS];
+    unsigned others = w->ready_count[OTHERS] < left ? w->ready_count[OTHERS] : left;
+    return w->ready_count[LEASES] + others;
+}
+
 static struct job *take_ready(struct workers *w)
 {
-    struct job *job = w->ready;
-    w->ready = job->next_ready;
-    if (!w->ready)
-        w->ready_end = &w->ready;
-    w->ready_count--;
+    unsigned kind = w->ready_count[LEASES] > 0 ? LEASES : OTHERS;
+    struct job *job = pull(w, kind, &w->ready[kind].first);
+    w->busy_count[kind]++;
     return job;
 }
 
@@ -180,30 +228,43 @@ static int thread_add(struct workers *w)
     return error;
 }
 
-/* Starts a thread when more is ready than threads are idle. That it cannot be had is no harm: the first one lives. */
+/* As many threads awake as there are jobs for them: wakes the idle, and starts one when they are too few. That it
+   cannot be had is no harm: the first one lives. */
 static void staff(struct workers *w)
 {
-    if (w->ready_count > w->idle_count && w->thread_count < w->limits.threads)
+    unsigned wanted = takeable(w);
+    for (unsigned i = 0; i < wanted && i < w->idle_count; i++)
+        pthread_cond_signal(&w->wake);
+    if (wanted > w->idle_count && w->thread_count < w->limits.threads + w->limits.lease_threads)
         thread_add(w);
 }
 
-/* After lanes advanced: one idle thread for each ready job, and new threads as long as there are too few. */
-static void wake_for(struct workers *w, unsigned ready_before)
-{
-    for (unsigned i = ready_before; i < w->ready_count; i++)
-        pthread_cond_signal(&w->wake);
-    staff(w);
-}
-
-static void finish(struct workers *w, struct job *job)
+/* A job that left running or waiting: others may have their turn now. Frees it. */
+static void settle(struct workers *w, struct job *job)
 {
     struct lane *l = job->lane;
-    unsigned before = w->ready_count;
-    lane_forget(l, job);
     lane_advance(w, l);
-    wake_for(w, before);
+    staff(w);
     lane_drop_if_empty(w, l);
     free(job);
+}
+
+static bool is_late(const struct job *job, int64_t now)
+{
+    return job->order.expires != 0 && now >= job->order.expires;
+}
+
+/* Does a job, or tells it that it is late. Called with the mutex held, which is free meanwhile. */
+static void work(struct workers *w, struct job *job)
+{
+    bool late = is_late(job, clock_boot_ns());
+    w->late += late;
+    pthread_mutex_unlock(&w->mutex);
+    (late ? job->order.late : job->order.run)(job->order.arg);
+    pthread_mutex_lock(&w->mutex);
+    w->busy_count[kind_of(job)]--;
+    lane_forget(job->lane, job);
+    settle(w, job);
 }
 
 static void *thread_main(void *arg)
@@ -211,19 +272,16 @@ static void *thread_main(void *arg)
     struct workers *w = arg;
     pthread_mutex_lock(&w->mutex);
     for (;;) {
-        while (!w->ready && !w->ending) {
+        while (takeable(w) == 0 && !w->ending) {
             w->idle_count++;
             pthread_cond_wait(&w->wake, &w->mutex);
             w->idle_count--;
         }
-        if (!w->ready)
+        if (takeable(w) == 0)
             break;
         struct job *job = take_ready(w);
         staff(w);
-        pthread_mutex_unlock(&w->mutex);
-        job->run(job->arg);
-        pthread_mutex_lock(&w->mutex);
-        finish(w, job);
+        work(w, job);
     }
     pthread_mutex_unlock(&w->mutex);
     return NULL;
@@ -231,19 +289,25 @@ static void *thread_main(void *arg)
 
 /* ---- the pool ---- */
 
+/* Half of the threads at most, and one at least. */
+static unsigned share(const struct workers *w, unsigned running)
+{
+    unsigned half = w->limits.threads > 1 ? w->limits.threads / 2 : 1;
+    return running < half ? running : half;
+}
+
 static struct workers *pool_new(const struct workers_settings *settings)
 {
     struct workers *w = calloc(1, sizeof *w);
-    if (!w || !(w->threads = calloc(settings->threads, sizeof *w->threads)))
+    if (!w || !(w->threads = calloc(settings->threads + settings->lease_threads, sizeof *w->threads)))
         abort();
     w->limits = *settings;
-    unsigned half = settings->threads > 1 ? settings->threads / 2 : 1;
-    if (w->limits.running > half)
-        w->limits.running = half;
+    w->limits.running = share(w, settings->running);
     pthread_mutex_init(&w->mutex, NULL);
     pthread_cond_init(&w->wake, NULL);
     pthread_cond_init(&w->calm, NULL);
-    w->ready_end = &w->ready;
+    for (unsigned kind = 0; kind < KINDS; kind++)
+        w->ready[kind].end = &w->ready[kind].first;
     return w;
 }
 
@@ -268,50 +332,138 @@ static void append(struct lane *l, struct job *job)
     while (*end)
         end = &(*end)->next;
     *end = job;
-    l->waiting_count++;
+    l->waiting_count[kind_of(job)]++;
 }
 
-static struct job *job_new(const struct turn *turn, void (*run)(void *), void *arg)
+static struct job *job_new(const struct job_order *order, struct lane *l)
 {
     struct job *job = calloc(1, sizeof *job);
     if (!job)
         abort();
-    job->turn = *turn;
-    job->run = run;
-    job->arg = arg;
+    job->order = *order;
+    job->lane = l;
     return job;
 }
 
 /* The lane to wait in, or NULL with the fault set. */
-static struct lane *admit(struct workers *w, const struct uuid *sr, struct fault *f)
+static struct lane *admit(struct workers *w, const struct turn *turn, struct fault *f)
 {
     if (w->draining) {
         fault_set(f, FAULT_Busy, "the daemon is stopping");
         return NULL;
     }
-    struct lane *l = lane_find(w, sr);
-    if (l && l->waiting_count >= w->limits.waiting) {
-        fault_set(f, FAULT_Busy, "%u calls wait for %s already", l->waiting_count,
-                  uuid_is(sr) ? "this SR" : "a worker");
+    struct lane *l = lane_find(w, &turn->sr);
+    unsigned waiting = l ? l->waiting_count[turn->lease ? LEASES : OTHERS] : 0;
+    if (waiting >= w->limits.waiting) {
+        w->busy++;
+        fault_set(f, FAULT_Busy, "%u calls wait for %s already", waiting, uuid_is(&turn->sr) ? "this SR" : "a worker");
         return NULL;
     }
-    return l ? l : lane_add(w, sr);
+    return l ? l : lane_add(w, &turn->sr);
 }
 
-int workers_submit(struct workers *w, const struct turn *turn, void (*run)(void *), void *arg, struct fault *f)
+int workers_submit(struct workers *w, const struct job_order *order, struct fault *f)
 {
     pthread_mutex_lock(&w->mutex);
-    struct lane *l = admit(w, &turn->sr, f);
+    struct lane *l = admit(w, &order->turn, f);
     if (l) {
-        struct job *job = job_new(turn, run, arg);
-        unsigned before = w->ready_count;
-        job->lane = l;
-        append(l, job);
+        append(l, job_new(order, l));
         lane_advance(w, l);
-        wake_for(w, before);
+        staff(w);
     }
     pthread_mutex_unlock(&w->mutex);
     return l ? 0 : -1;
+}
+
+/* ---- what is late ---- */
+
+/* Moves the late of a lane's waiting jobs to the list at end; returns its new end. */
+static struct job **collect_waiting(struct lane *l, int64_t now, struct job **end)
+{
+    struct job **at = &l->waiting;
+    while (*at) {
+        struct job *job = *at;
+        if (!is_late(job, now)) {
+            at = &job->next;
+            continue;
+        }
+        *at = job->next;
+        l->waiting_count[kind_of(job)]--;
+        l->leaving++;
+        *end = job;
+        end = &job->next_ready;
+    }
+    return end;
+}
+
+/* The same for those that have their turn and find no thread. */
+static struct job **collect_ready(struct workers *w, unsigned kind, int64_t now, struct job **end)
+{
+    struct job **at = &w->ready[kind].first;
+    while (*at) {
+        if (!is_late(*at, now)) {
+            at = &(*at)->next_ready;
+            continue;
+        }
+        struct job *job = pull(w, kind, at);
+        lane_forget(job->lane, job);
+        job->lane->leaving++;
+        *end = job;
+        end = &job->next_ready;
+    }
+    return end;
+}
+
+/* All of them, linked by next_ready. They count as leaving, which keeps their lanes and delays a drain. */
+static struct job *collect(struct workers *w)
+{
+    struct job *late = NULL, **end = &late;
+    int64_t now = clock_boot_ns();
+    for (unsigned i = 0; i < BUCKETS; i++)
+        for (struct lane *l = w->lanes[i]; l; l = l->next)
+            end = collect_waiting(l, now, end);
+    for (unsigned kind = 0; kind < KINDS; kind++)
+        end = collect_ready(w, kind, now, end);
+    *end = NULL;
+    return late;
+}
+
+void workers_expire(struct workers *w)
+{
+    pthread_mutex_lock(&w->mutex);
+    struct job *late = collect(w);
+    while (late) {
+        struct job *job = late;
+        late = job->next_ready;
+        w->late++;
+        pthread_mutex_unlock(&w->mutex);
+        job->order.late(job->order.arg);
+        pthread_mutex_lock(&w->mutex);
+        job->lane->leaving--;
+        settle(w, job);
+    }
+    pthread_mutex_unlock(&w->mutex);
+}
+
+void workers_limit(struct workers *w, unsigned running, unsigned waiting)
+{
+    pthread_mutex_lock(&w->mutex);
+    w->limits.running = share(w, running);
+    w->limits.waiting = waiting;
+    pthread_mutex_unlock(&w->mutex);
+}
+
+struct workers_counts workers_counted(struct workers *w)
+{
+    pthread_mutex_lock(&w->mutex);
+    struct workers_counts c = {.threads = w->thread_count, .busy = w->busy, .late = w->late};
+    for (unsigned i = 0; i < BUCKETS; i++)
+        for (const struct lane *l = w->lanes[i]; l; l = l->next) {
+            c.running += l->running_count[OTHERS] + l->running_count[LEASES];
+            c.waiting += l->waiting_count[OTHERS] + l->waiting_count[LEASES];
+        }
+    pthread_mutex_unlock(&w->mutex);
+    return c;
 }
 
 void workers_drain(struct workers *w)

@@ -185,7 +185,13 @@ bool sidecar_read(int dir, struct arena *a, struct vdi *out, struct claim *claim
     }
     struct claim read = {.inode = (uint64_t) json_integer_value(json_object_get(record, "inode"))};
     read_uuid(record, "op", &read.op);
-    read_fields(record, a, out);
+    struct vdi fields = *out;
+    read_fields(record, a, &fields);
+    if (vdi_text_bytes(&fields) > VDI_TEXT_MAX) {
+        log_line(LOG_DEBUG, "sidecar %s has more text than a disk may; the disk is served without labels", name);
+        return false;
+    }
+    *out = fields;
     *claim = read;
     return true;
 }

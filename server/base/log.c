@@ -2,16 +2,17 @@
 #include "server/base/log.h"
 
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <string.h>
 
 enum { LINE = 1024 };
 
-static enum log_level threshold = LOG_INFO;
+static atomic_int threshold = LOG_INFO;
 
 void log_set_level(enum log_level level)
 {
-    threshold = level;
+    atomic_store(&threshold, (int) level);
 }
 
 static const char *prefix(enum log_level level)
@@ -22,7 +23,7 @@ static const char *prefix(enum log_level level)
 
 void log_line(enum log_level level, const char *fmt, ...)
 {
-    if (level > threshold)
+    if ((int) level > atomic_load(&threshold))
         return;
     char line[LINE];
     size_t start = (size_t) snprintf(line, sizeof line, "%s", prefix(level));

@@ -7,7 +7,7 @@
 
 enum log_level { LOG_ERROR, LOG_WARNING, LOG_INFO, LOG_DEBUG };
 
-/* Lines above this level are not written. LOG_INFO until set. Call before threads start. */
+/* Lines above this level are not written. LOG_INFO until set. Any thread. */
 void log_set_level(enum log_level level);
 
 /* One line, cut at 1 KiB; control characters in it become '?', so that no input can forge a second line. */

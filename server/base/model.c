@@ -49,6 +49,18 @@ struct vdi vdi_blank(void)
                         .damage = ""};
 }
 
+size_t vdi_text_bytes(const struct vdi *vdi)
+{
+    const char *const texts[] = {vdi->location,      vdi->label,       vdi->description,      vdi->type,
+                                 vdi->snapshot_time, vdi->snapshot_of, vdi->metadata_of_pool, vdi->damage};
+    size_t sum = 0;
+    for (size_t i = 0; i < COUNT_OF(texts); i++)
+        sum += texts[i] ? strlen(texts[i]) : 0;
+    for (size_t i = 0; i < vdi->sm_config.count; i++)
+        sum += strlen(vdi->sm_config.items[i].key) + strlen(vdi->sm_config.items[i].value);
+    return sum;
+}
+
 struct vdi *vdi_list_add(struct arena *a, struct vdi_list *l)
 {
     if (l->count == l->room) {

@@ -53,6 +53,10 @@ struct vdi {
 /* A disk with every text "" and managed set; fill in the rest. */
 struct vdi vdi_blank(void);
 
+/* The most bytes of text one disk may have: location, labels, sm_config and all; lists of 100,000 must fit memory. */
+#define VDI_TEXT_MAX 8192U
+size_t vdi_text_bytes(const struct vdi *vdi);
+
 struct vdi_list {
     struct vdi *items;
     size_t count, room;

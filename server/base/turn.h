@@ -5,6 +5,7 @@
 #define SMAPI_BASE_TURN_H
 
 #include "server/base/uuid.h"
+#include <stdbool.h>
 
 /* Serialisation as the specification's section "Ordering, Concurrency, and Locking" asks:
      NONE    waits for nothing and never blocks: answered where it was read;
@@ -19,6 +20,7 @@ struct turn {
     enum lock_class lock;
     struct uuid sr;  /* none for calls on no SR (probe): those take no lock, only a worker */
     struct uuid vdi; /* none when the call names no VDI */
+    bool lease;      /* takes or gives back a lease: has threads and places of its own, never waits for want of them */
 };
 
 #endif

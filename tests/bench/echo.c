@@ -32,14 +32,33 @@ static enum MHD_Result on_request(void *arg, struct MHD_Connection *c, const cha
     return queued;
 }
 
-static void on_connection(void *arg, struct MHD_Connection *c, void **context, enum MHD_ConnectionNotificationCode what)
+static void on_shaken(void *arg, bool resumed)
 {
-    (void) context;
-    if (what == MHD_CONNECTION_NOTIFY_STARTED)
-        tls_session_setup(arg, MHD_get_connection_info(c, MHD_CONNECTION_INFO_GNUTLS_SESSION)->tls_session);
+    (void) arg, (void) resumed;
 }
 
-/* Never asked: every session is given its certificate by tls_session_setup. */
+static void on_bytes(void *arg)
+{
+    (void) arg;
+}
+
+static void on_connection(void *arg, struct MHD_Connection *c, void **context, enum MHD_ConnectionNotificationCode what)
+{
+    static const struct tls_events events = {on_shaken, on_bytes};
+    if (what == MHD_CONNECTION_NOTIFY_STARTED) {
+        struct tls_session *s = calloc(1, sizeof *s);
+        if (!s)
+            abort();
+        *context = s;
+        tls_session_open(s, arg, MHD_get_connection_info(c, MHD_CONNECTION_INFO_GNUTLS_SESSION)->tls_session,
+                         MHD_get_connection_info(c, MHD_CONNECTION_INFO_CONNECTION_FD)->connect_fd, &events, NULL);
+    } else {
+        tls_session_close(*context);
+        free(*context);
+    }
+}
+
+/* Never asked: every session is given its certificate by tls_session_open. */
 static int on_certificate(gnutls_session_t session, const gnutls_datum_t *ca_names, int ca_count,
                           const gnutls_pk_algorithm_t *algorithms, int algorithm_count, gnutls_pcert_st **chain,
                           unsigned *chain_length, gnutls_privkey_t *key)
@@ -64,14 +83,13 @@ int main(int argc, char **argv)
     struct fault f = {0};
     struct tls *tls;
     int fd, signal_number;
-    unsigned port;
     sigset_t ends;
     if (argc != 5)
         return 2;
-    const struct tls_files files = {argv[1], argv[2], argv[3]};
+    const struct tls_files files = {argv[1], argv[2], argv[3], ""};
     AUTO_FILE FILE *file = fopen(argv[4], "r");
     reply_length = file ? fread(reply, 1, sizeof reply, file) : 0;
-    if (reply_length == 0 || tls_load(&files, &tls, &f) < 0 || listener_tcp("127.0.0.1", 0, &fd, &port, &f) < 0) {
+    if (reply_length == 0 || tls_load(&files, &tls, &f) < 0 || listener_tcp("127.0.0.1", 0, &fd, &f) < 0) {
         fprintf(stderr, "%s\n", f.detail);
         return EXIT_FAILURE;
     }
@@ -82,12 +100,12 @@ int main(int argc, char **argv)
     struct MHD_Daemon *daemon = start(fd, tls);
     if (!daemon)
         return EXIT_FAILURE;
-    printf("%u\n", port);
+    printf("%u\n", listener_port(fd));
     fflush(stdout);
     do
         sigwait(&ends, &signal_number);
     while (signal_number != SIGTERM);
     MHD_stop_daemon(daemon);
-    tls_free(tls);
+    tls_release(tls);
     return EXIT_SUCCESS;
 }

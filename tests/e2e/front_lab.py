@@ -162,9 +162,10 @@ def post(method, *params, path="/RPC2", more=()):
 
 
 class Front:
-    """The daemon, from its start to its end."""
+    """The daemon, from its start to its end. file: settings that stand in its file, where configure changes them; the
+    others are given on the command line."""
 
-    def __init__(self, pki, environment=None, **settings):
+    def __init__(self, pki, environment=None, file=None, **settings):
         self.pki = pki
         self.dir = tempfile.mkdtemp(prefix="front-")
         self.state = os.path.join(self.dir, "state")
@@ -175,16 +176,53 @@ class Front:
                          "tls.key": pki.path("server.key"), "tls.client_ca": pki.ca,
                          **{k.replace("__", "."): v for k, v in settings.items()}}
         self.socket = self.settings["server.socket"]
+        self.config = "/dev/null"
+        self.reloads = 0
+        if file is not None:
+            self.config = os.path.join(self.dir, "conf")
+            self.file = {}
+            self.configure(**file)
         with open(self.log_path, "wb") as log:
-            self.process = subprocess.Popen(self.argv(), stderr=log, stdin=subprocess.DEVNULL,
-                                            env={**os.environ, **(environment or {})})
+            self.process = self.start(log, environment or {})
         self.port = self._wait_ready()
 
+    def start(self, log, environment):
+        return subprocess.Popen(self.argv(), stderr=log, stdin=subprocess.DEVNULL, env={**os.environ, **environment})
+
     def argv(self, **other):
-        argv = [DAEMON, "--config", "/dev/null"]
+        argv = [DAEMON, "--config", self.config]
         for key, value in {**self.settings, **{k.replace("__", "."): v for k, v in other.items()}}.items():
             argv += ["--set", f"{key}={value}"]
         return argv
+
+    def configure(self, **settings):
+        """Changes settings in the file, and takes them off the command line."""
+        self.file.update({k.replace("__", "."): v for k, v in settings.items()})
+        with open(self.config, "w", encoding="ascii") as out:
+            for key, value in sorted(self.file.items()):
+                self.settings.pop(key, None)
+                section, name = key.split(".")
+                out.write(f"[{section}]\n{name} = {value}\n")
+
+    def said(self, text, count=1, seconds=10):
+        """Waits until the log holds text so often."""
+        until = time.monotonic() + seconds
+        while self.log().count(text) < count:
+            assert time.monotonic() < until, f"not said {count} times: {text}\n{self.log()}"
+            time.sleep(0.01)
+
+    def reload(self):
+        """Sends SIGHUP and waits for the outcome's line, which is returned."""
+        os.kill(self.process.pid, signal.SIGHUP)
+        until = time.monotonic() + 10
+        while True:
+            outcomes = [line for line in self.log().splitlines()
+                        if "reload: " in line and ("were read again" in line or "stays as it was" in line)]
+            if len(outcomes) > self.reloads:
+                self.reloads = len(outcomes)
+                return outcomes[-1]
+            assert time.monotonic() < until, self.log()
+            time.sleep(0.01)
 
     def log(self):
         with open(self.log_path, encoding="utf-8", errors="replace") as text:
@@ -199,17 +237,29 @@ class Front:
             time.sleep(0.01)
         raise AssertionError(f"the front does not start:\n{self.log()}")
 
-    def tls(self, pair=None, low=None, high=None, timeout=20):
-        """A TLS connection showing this certificate, or none. Raises what a refused handshake raises."""
-        context = ssl.create_default_context(cafile=self.pki.ca)
+    def context(self, pair=None, low=None, high=None, ca=None):
+        context = ssl.create_default_context(cafile=ca or self.pki.ca)
         if low:
             context.minimum_version, context.maximum_version = low, high or low
         if pair:
             context.load_cert_chain(*pair)
+        return context
+
+    def tls(self, pair=None, low=None, high=None, timeout=20, ca=None):
+        """A TLS connection showing this certificate, or none. Raises what a refused handshake raises."""
+        return self.shake(self.context(pair, low, high, ca), timeout=timeout)
+
+    def raw(self, timeout=20):
+        """A TCP connection on which nothing was sent."""
         raw = socket.create_connection(("127.0.0.1", self.port), timeout=timeout)
         raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return raw
+
+    def shake(self, context, session=None, timeout=20):
+        """A TLS connection of a context, resuming a session if one is given."""
+        raw = self.raw(timeout)
         try:
-            return Wire(context.wrap_socket(raw, server_hostname="localhost"))
+            return Wire(context.wrap_socket(raw, server_hostname="localhost", session=session))
         except BaseException:
             raw.close()
             raise
@@ -231,6 +281,13 @@ class Front:
         with self.unix() as wire:
             wire.send(post(method, *params, more=more, path=path))
             return wire.answer().value()
+
+    def metrics(self):
+        """/metrics as a dict of its lines."""
+        with self.unix() as wire:
+            wire.send(head_of(None, "/metrics", "GET", kind=None))
+            lines = wire.answer().body.decode().splitlines()
+        return {name: float(value) for name, value in (line.rsplit(" ", 1) for line in lines if line[0] != "#")}
 
     def counts(self):
         """How many calls reached dispatch so far, and how many of them ended."""

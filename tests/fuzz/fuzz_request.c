@@ -69,7 +69,7 @@ static bool read_head(char *text, struct http_verdict *verdict, struct http_head
             *value++ = '\0';
         http_header(head, name, strlen(name), value, value ? strlen(value) : 0);
     }
-    http_judge(method, path, version, head, verdict);
+    http_judge(method, path, version, head, WIRE_BODY_MAX, verdict);
     return true;
 }
 

@@ -36,7 +36,7 @@ INCLUDES = (
 # Only these files know these libraries.
 LIBRARIES = (
     ("microhttpd.h", ("server/https*",)),
-    ("gnutls/*", ("server/https*", "server/tls.*", "server/identity.c")),
+    ("gnutls/*", ("server/https*", "server/tls*", "server/identity.c")),
     ("sqlite3.h", ("store/*",)),
     ("libxml/*", ("server/wire/read.c",)),
     ("xmlrpc*", ("server/wire/write.c",)),

@@ -4,10 +4,12 @@
      fake.counts   "<calls that reached dispatch>,<of these ended>", itself not counted
      fake.call     struct of what the server filled in
      fake.slow     waits for its first parameter, milliseconds, on a worker; the second is the SR, if any
+     fake.lease    the same, as a lease call
      fake.epoch    answers epoch 7
      fake.large    answers its first parameter, bytes, of text
    FAKE_RECOVERY_MS: there is one SR to recover, which takes that long. */
 #include "handlers/dispatch.h"
+#include "handlers/method.h"
 
 #include <pthread.h>
 #include <stdatomic.h>
@@ -21,8 +23,9 @@ struct dispatch {
     long recovery_ms;
 };
 
-struct method {
-    struct dispatch *dispatch;
+/* A row that says little, and what the server must not see of it. */
+struct fake {
+    struct method row;
     const char *name;
     struct value *const *params;
     size_t count;
@@ -95,10 +98,11 @@ bool dispatch_prepare(struct dispatch *d, struct call *call, const char *method,
         end(d, call);
         return true;
     }
-    struct method *m = ARENA_NEW(call->arena, struct method);
-    *m = (struct method){d, arena_text(call->arena, method), params, count};
-    call->method = m;
-    call->turn.lock = strcmp(method, "fake.slow") == 0 ? LOCK_SHARED : LOCK_NONE;
+    struct fake *m = ARENA_NEW(call->arena, struct fake);
+    *m = (struct fake){{.name = "fake"}, arena_text(call->arena, method), params, count};
+    call->method = &m->row;
+    call->turn.lease = strcmp(method, "fake.lease") == 0;
+    call->turn.lock = strcmp(method, "fake.slow") == 0 || call->turn.lease ? LOCK_SHARED : LOCK_NONE;
     if (count > 1 && params[1]->kind == VALUE_STRING)
         uuid_parse_text(params[1]->text, &call->turn.sr);
     return false;
@@ -141,9 +145,14 @@ static struct value *large(struct arena *a, int64_t length)
     return value_string(a, text);
 }
 
+static const struct fake *fake_of(const struct call *call)
+{
+    return (const struct fake *) call->method; /* its first member */
+}
+
 static struct value *answer(struct dispatch *d, struct call *call)
 {
-    const struct method *m = call->method;
+    const struct fake *m = fake_of(call);
     int64_t number = m->count > 0 && m->params[0]->kind == VALUE_INTEGER ? m->params[0]->integer : 0;
     if (strcmp(m->name, "fake.counts") == 0)
         return counts(d, call->arena);
@@ -151,7 +160,7 @@ static struct value *answer(struct dispatch *d, struct call *call)
         return describe_call(call);
     if (strcmp(m->name, "fake.large") == 0)
         return large(call->arena, number);
-    if (strcmp(m->name, "fake.slow") == 0)
+    if (strcmp(m->name, "fake.slow") == 0 || strcmp(m->name, "fake.lease") == 0)
         wait_ms(number);
     if (strcmp(m->name, "fake.epoch") == 0)
         call->epoch = 7;
@@ -161,7 +170,7 @@ static struct value *answer(struct dispatch *d, struct call *call)
 void dispatch_run(struct dispatch *d, struct call *call)
 {
     call->result = answer(d, call);
-    if (strcmp(call->method->name, "fake.counts") != 0)
+    if (strcmp(fake_of(call)->name, "fake.counts") != 0)
         atomic_fetch_add(&d->ended, 1);
     end(d, call);
 }

@@ -139,6 +139,29 @@ static void what_is_printed_can_be_read_again(void **state)
     assert_string_equal(printed.data, twice.data);
 }
 
+static void a_reload_takes_what_may_change_and_names_the_rest(void **state)
+{
+    (void) state;
+    struct settings s, fresh;
+    struct fault f;
+    AUTO_TEXT struct text left = TEXT_OF(1024);
+    settings_default(&s);
+    settings_default(&fresh);
+    settings_renew(&s, &fresh, &left);
+    assert_int_equal(left.length, 0);
+    static const char *const changes[] = {"log.level=debug", "tls.crl=/c", "limits.call_seconds=7", "server.port=1",
+                                          "limits.workers=2"};
+    for (size_t i = 0; i < COUNT_OF(changes); i++)
+        assert_int_equal(settings_assign(&fresh, changes[i], &f), 0);
+    settings_renew(&s, &fresh, &left);
+    assert_string_equal(left.data, "server.port limits.workers");
+    assert_string_equal(s.tls_crl, "/c");
+    assert_int_equal(s.log_level, LOG_DEBUG);
+    assert_int_equal(s.limits_call_seconds, 7);
+    assert_int_equal(s.server_port, 8443);
+    assert_int_equal(s.limits_workers, 64);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -149,6 +172,7 @@ int main(void)
         cmocka_unit_test(the_command_line_says_section_key_value),
         cmocka_unit_test(settings_that_need_each_other_are_checked),
         cmocka_unit_test(what_is_printed_can_be_read_again),
+        cmocka_unit_test(a_reload_takes_what_may_change_and_names_the_rest),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

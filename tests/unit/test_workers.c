@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "server/base/clock.h"
 #include "server/workers.h"
 #include "tests/unit/check.h"
 #include <pthread.h>
@@ -21,7 +22,7 @@ static struct turn turn_of(enum lock_class lock, const char *sr, const char *vdi
 
 /* A call that says when it began, and ends when it is told to. */
 struct task {
-    atomic_bool begun, may_end, ended;
+    atomic_bool begun, may_end, ended, late;
     atomic_uint *clock; /* counts begins, when given */
     unsigned place;     /* the clock at its begin */
 };
@@ -53,7 +54,7 @@ static bool stays_false(atomic_bool *flag)
 
 static struct workers *pool(unsigned threads, unsigned running, unsigned waiting)
 {
-    struct workers_settings s = {threads, running, waiting};
+    struct workers_settings s = {threads, 2, running, waiting};
     struct workers *w = NULL;
     struct fault f;
     assert_int_equal(workers_new(&s, &w, &f), 0);
@@ -62,8 +63,9 @@ static struct workers *pool(unsigned threads, unsigned running, unsigned waiting
 
 static void submit(struct workers *w, struct turn turn, struct task *t)
 {
+    const struct job_order order = {.turn = turn, .run = task_run, .arg = t};
     struct fault f;
-    assert_int_equal(workers_submit(w, &turn, task_run, t, &f), 0);
+    assert_int_equal(workers_submit(w, &order, &f), 0);
 }
 
 /* Whether second waits while first runs, in this order. */
@@ -224,9 +226,9 @@ static void one_more_than_may_wait_is_refused_busy(void **state)
     struct task t[5] = {0}, refused = {0}, other = {0};
     for (size_t i = 0; i < COUNT_OF(t); i++)
         submit(w, turn_of(LOCK_SHARED, SR_A, ""), &t[i]);
-    struct turn turn = turn_of(LOCK_SHARED, SR_A, "");
+    const struct job_order order = {.turn = turn_of(LOCK_SHARED, SR_A, ""), .run = task_run, .arg = &refused};
     struct fault f = {0};
-    assert_int_equal(workers_submit(w, &turn, task_run, &refused, &f), -1);
+    assert_int_equal(workers_submit(w, &order, &f), -1);
     assert_int_equal(f.code, FAULT_Busy);
     atomic_store(&other.may_end, true);
     submit(w, turn_of(LOCK_SHARED, SR_B, ""), &other);
@@ -256,11 +258,11 @@ static void a_drained_pool_refuses(void **state)
 {
     (void) state;
     struct workers *w = pool(2, 1, 1);
-    struct turn turn = turn_of(LOCK_SHARED, SR_A, "");
     struct task t = {0};
+    const struct job_order order = {.turn = turn_of(LOCK_SHARED, SR_A, ""), .run = task_run, .arg = &t};
     struct fault f = {0};
     workers_drain(w);
-    assert_int_equal(workers_submit(w, &turn, task_run, &t, &f), -1);
+    assert_int_equal(workers_submit(w, &order, &f), -1);
     assert_int_equal(f.code, FAULT_Busy);
     workers_stop(w);
     assert_false(atomic_load(&t.begun));
@@ -303,13 +305,158 @@ static void turns_guard_plain_memory(void **state)
         static const enum lock_class locks[] = {LOCK_VDI, LOCK_VDI, LOCK_VDI, LOCK_SERIAL, LOCK_WHOLE};
         c[i] = (struct change){&memory[i % 2], locks[i % COUNT_OF(locks)], (i / 2) % 2};
         wholes += c[i].lock == LOCK_WHOLE;
-        struct turn turn = turn_of(c[i].lock, i % 2 ? SR_A : SR_B, c[i].disk ? VDI_1 : VDI_2);
+        const struct job_order order = {.turn = turn_of(c[i].lock, i % 2 ? SR_A : SR_B, c[i].disk ? VDI_1 : VDI_2),
+                                        .run = change_run,
+                                        .arg = &c[i]};
         struct fault f;
-        assert_int_equal(workers_submit(w, &turn, change_run, &c[i], &f), 0);
+        assert_int_equal(workers_submit(w, &order, &f), 0);
     }
     workers_stop(w);
     unsigned sum = memory[0].disks[0] + memory[0].disks[1] + memory[1].disks[0] + memory[1].disks[1];
     assert_int_equal(sum, CALLS + wholes);
+}
+
+static struct turn lease_of(const char *sr, const char *vdi)
+{
+    struct turn t = turn_of(LOCK_VDI, sr, vdi);
+    t.lease = true;
+    return t;
+}
+
+static void lease_calls_find_a_thread_when_all_others_are_taken(void **state)
+{
+    (void) state;
+    struct workers *w = pool(4, 2, 16);
+    struct task hung[12] = {0}, lease = {0}, other = {0};
+    for (size_t i = 0; i < COUNT_OF(hung); i++)
+        submit(w, turn_of(LOCK_SHARED, i % 2 ? SR_A : SR_B, ""), &hung[i]);
+    assert_true(comes_true(&hung[0].begun) && comes_true(&hung[3].begun));
+    submit(w, turn_of(LOCK_NONE, "", ""), &other);
+    assert_true(stays_false(&other.begun)); /* no thread is left for it */
+    atomic_store(&lease.may_end, true);
+    submit(w, lease_of(SR_A, VDI_1), &lease);
+    assert_true(comes_true(&lease.ended));
+    assert_false(atomic_load(&other.begun));
+    for (size_t i = 0; i < COUNT_OF(hung); i++)
+        atomic_store(&hung[i].may_end, true);
+    atomic_store(&other.may_end, true);
+    workers_stop(w);
+    assert_true(atomic_load(&other.ended));
+}
+
+static void a_full_queue_still_takes_lease_calls(void **state)
+{
+    (void) state;
+    struct workers *w = pool(8, 1, 2);
+    struct task hung[3] = {0}, lease[4] = {0};
+    const struct job_order full = {.turn = turn_of(LOCK_SHARED, SR_A, ""), .run = task_run, .arg = &lease[3]};
+    const struct job_order leases = {.turn = lease_of(SR_A, VDI_1), .run = task_run, .arg = &lease[3]};
+    struct fault f;
+    for (size_t i = 0; i < COUNT_OF(hung); i++)
+        submit(w, turn_of(LOCK_SHARED, SR_A, ""), &hung[i]);
+    assert_int_equal(workers_submit(w, &full, &f), -1);
+    for (size_t i = 0; i < 3; i++)
+        submit(w, lease_of(SR_A, VDI_1), &lease[i]);
+    assert_true(comes_true(&lease[0].begun));
+    assert_int_equal(workers_submit(w, &leases, &f), -1); /* and has a limit of its own */
+    assert_int_equal(f.code, FAULT_Busy);
+    for (size_t i = 0; i < COUNT_OF(hung); i++)
+        atomic_store(&hung[i].may_end, true);
+    for (size_t i = 0; i < COUNT_OF(lease); i++)
+        atomic_store(&lease[i].may_end, true);
+    workers_stop(w);
+    assert_true(atomic_load(&lease[2].ended));
+    assert_false(atomic_load(&lease[3].begun));
+}
+
+static void hung_lease_calls_of_one_sr_leave_threads_to_another(void **state)
+{
+    (void) state;
+    struct workers *w = pool(2, 1, 8);
+    struct task hung[4] = {0}, lease = {0};
+    for (size_t i = 0; i < COUNT_OF(hung); i++)
+        submit(w, lease_of(SR_A, i % 2 ? VDI_1 : VDI_2), &hung[i]);
+    assert_true(comes_true(&hung[0].begun) && comes_true(&hung[1].begun));
+    atomic_store(&lease.may_end, true);
+    submit(w, lease_of(SR_B, VDI_1), &lease);
+    assert_true(comes_true(&lease.ended));
+    for (size_t i = 0; i < COUNT_OF(hung); i++)
+        atomic_store(&hung[i].may_end, true);
+    workers_stop(w);
+}
+
+static void note_late(void *arg)
+{
+    struct task *t = arg;
+    atomic_store(&t->late, true);
+}
+
+static void submit_until(struct workers *w, struct turn turn, int64_t expires, struct task *t)
+{
+    const struct job_order order = {.turn = turn, .expires = expires, .run = task_run, .late = note_late, .arg = t};
+    struct fault f;
+    assert_int_equal(workers_submit(w, &order, &f), 0);
+}
+
+static void a_call_that_waited_too_long_is_told_so_and_never_begun(void **state)
+{
+    (void) state;
+    struct workers *w = pool(4, 2, 8);
+    struct task hung = {0}, late = {0}, behind = {0}, patient = {0};
+    int64_t soon = clock_boot_ns() + 30000000;
+    submit_until(w, turn_of(LOCK_SHARED, SR_A, ""), soon, &hung);
+    assert_true(comes_true(&hung.begun));
+    submit_until(w, turn_of(LOCK_WHOLE, SR_A, ""), soon, &late);
+    submit_until(w, turn_of(LOCK_SHARED, SR_A, ""), 0, &behind); /* waits for the one that will be late */
+    submit_until(w, turn_of(LOCK_WHOLE, SR_A, ""), 0, &patient);
+    workers_expire(w);
+    assert_false(atomic_load(&late.late));
+    assert_false(atomic_load(&behind.begun));
+    usleep(40000);
+    workers_expire(w);
+    assert_true(atomic_load(&late.late));
+    assert_true(comes_true(&behind.begun)); /* at once: nothing is in its way any more */
+    assert_false(atomic_load(&hung.late));  /* one that has begun runs to its end */
+    assert_int_equal(workers_counted(w).late, 1);
+    atomic_store(&hung.may_end, true);
+    atomic_store(&behind.may_end, true);
+    atomic_store(&patient.may_end, true);
+    workers_stop(w);
+    assert_true(atomic_load(&patient.ended));
+    assert_false(atomic_load(&late.begun));
+}
+
+static void a_call_whose_turn_came_but_no_thread_is_late_too(void **state)
+{
+    (void) state;
+    struct workers *w = pool(1, 1, 8);
+    struct task hung = {0}, unmanned = {0}, found = {0};
+    submit_until(w, turn_of(LOCK_SHARED, SR_A, ""), 0, &hung);
+    assert_true(comes_true(&hung.begun));
+    submit_until(w, turn_of(LOCK_SHARED, SR_B, ""), clock_boot_ns(), &unmanned);
+    workers_expire(w);
+    assert_true(atomic_load(&unmanned.late));
+    submit_until(w, turn_of(LOCK_SHARED, SR_B, ""), clock_boot_ns(), &found); /* late when the thread comes to it */
+    atomic_store(&hung.may_end, true);
+    assert_true(comes_true(&found.late));
+    workers_stop(w);
+    assert_false(atomic_load(&unmanned.begun) || atomic_load(&found.begun));
+}
+
+static void limits_may_change_while_calls_wait(void **state)
+{
+    (void) state;
+    struct workers *w = pool(8, 1, 1);
+    struct task t[3] = {0};
+    submit(w, turn_of(LOCK_SHARED, SR_A, ""), &t[0]);
+    submit(w, turn_of(LOCK_SHARED, SR_A, ""), &t[1]);
+    assert_true(stays_false(&t[1].begun));
+    workers_limit(w, 4, 4);
+    submit(w, turn_of(LOCK_SHARED, SR_A, ""), &t[2]);
+    assert_true(comes_true(&t[1].begun) && comes_true(&t[2].begun));
+    for (size_t i = 0; i < COUNT_OF(t); i++)
+        atomic_store(&t[i].may_end, true);
+    workers_stop(w);
 }
 
 int main(void)
@@ -326,6 +473,12 @@ int main(void)
         cmocka_unit_test(stopping_runs_all_that_waits),
         cmocka_unit_test(a_drained_pool_refuses),
         cmocka_unit_test(turns_guard_plain_memory),
+        cmocka_unit_test(lease_calls_find_a_thread_when_all_others_are_taken),
+        cmocka_unit_test(a_full_queue_still_takes_lease_calls),
+        cmocka_unit_test(hung_lease_calls_of_one_sr_leave_threads_to_another),
+        cmocka_unit_test(a_call_that_waited_too_long_is_told_so_and_never_begun),
+        cmocka_unit_test(a_call_whose_turn_came_but_no_thread_is_late_too),
+        cmocka_unit_test(limits_may_change_while_calls_wait),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
