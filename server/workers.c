@@ -326,15 +326,6 @@ int workers_new(const struct workers_settings *settings, struct workers **out, s
     return 0;
 }
 
-static void append(struct lane *l, struct job *job)
-{
-    struct job **end = &l->waiting;
-    while (*end)
-        end = &(*end)->next;
-    *end = job;
-    l->waiting_count[kind_of(job)]++;
-}
-
 static struct job *job_new(const struct job_order *order, struct lane *l)
 {
     struct job *job = calloc(1, sizeof *job);
@@ -343,6 +334,15 @@ static struct job *job_new(const struct job_order *order, struct lane *l)
     job->order = *order;
     job->lane = l;
     return job;
+}
+
+static void append(struct lane *l, const struct job_order *order)
+{
+    struct job **end = &l->waiting;
+    while (*end)
+        end = &(*end)->next;
+    *end = job_new(order, l);
+    l->waiting_count[kind_of(*end)]++;
 }
 
 /* The lane to wait in, or NULL with the fault set. */
@@ -367,7 +367,7 @@ int workers_submit(struct workers *w, const struct job_order *order, struct faul
     pthread_mutex_lock(&w->mutex);
     struct lane *l = admit(w, &order->turn, f);
     if (l) {
-        append(l, job_new(order, l));
+        append(l, order);
         lane_advance(w, l);
         staff(w);
     }
