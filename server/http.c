@@ -33,9 +33,23 @@ static void note(unsigned *count, const char **last, const char *value)
         *last = value;
 }
 
+/* Names that only begin like one that frames the request: what the library makes of a folded line is a name with the
+   rest of the value behind it. */
+static bool is_mangled(const char *name, size_t length)
+{
+    static const char *const framing[] = {"Content-Length", "Transfer-Encoding", "Host"};
+    for (size_t i = 0; i < sizeof framing / sizeof framing[0]; i++) {
+        size_t n = strlen(framing[i]);
+        if (length > n && strncasecmp(name, framing[i], n) == 0)
+            return true;
+    }
+    return false;
+}
+
 void http_header(struct http_head *h, const char *name, size_t name_length, const char *value, size_t value_length)
 {
-    if (!is_token(name, name_length) || !value || !is_field_text(value, value_length)) {
+    if (!is_token(name, name_length) || is_mangled(name, name_length) || !value ||
+        !is_field_text(value, value_length)) {
         h->malformed = true;
         return;
     }

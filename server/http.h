@@ -8,7 +8,7 @@
 
 /* The header lines that matter. Zero it, then http_header for each line in turn. Texts are the library's. */
 struct http_head {
-    bool malformed; /* a name that is no token, or a control character in a value */
+    bool malformed; /* a name that is no token or begins like one that frames, a control character in a value */
     unsigned lengths, encodings, hosts, types, op_ids, traces; /* how often each was there */
     const char *length, *type, *op_id, *trace;                 /* the last of each */
 };

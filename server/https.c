@@ -5,10 +5,11 @@
 #include "server/identity.h"
 #include <errno.h>
 #include <gnutls/abstract.h>
+#include <malloc.h>
 #include <string.h>
 #include <time.h>
 
-enum { CONNECTION_POOL = 8192, SEND_SECONDS = 5, MIND_MS = 250, MINDER_STACK = 256 * 1024 };
+enum { CONNECTION_POOL = 6144, SEND_SECONDS = 5, MIND_MS = 250, MINDER_STACK = 256 * 1024, TRIM_CONNECTIONS = 256 };
 
 /* ---- connections ---- */
 
@@ -186,6 +187,7 @@ static int open_https(struct https *h, struct fault *f)
     if (fd < 0 && listener_tcp(s->address, s->port, &fd, f) < 0)
         return -1;
     h->port = listener_port(fd);
+    listener_no_delay(fd);
     return door_open(h, &h->tls_door, true, fd, f);
 }
 
@@ -211,10 +213,23 @@ static void after(unsigned ms, struct timespec *out)
     out->tv_nsec %= 1000000000;
 }
 
+/* Gives memory of connections that went back to the kernel, once many went. most: open since the last time. */
+static void give_back(struct https *h, unsigned *most)
+{
+    unsigned open = connections_counted(h->connections).open;
+    if (open > *most)
+        *most = open;
+    if (*most < open + TRIM_CONNECTIONS)
+        return;
+    *most = open;
+    malloc_trim(0);
+}
+
 static void *mind(void *arg)
 {
     struct https *h = arg;
     struct timespec until;
+    unsigned most = 0;
     pthread_mutex_lock(&h->mutex);
     while (!h->leaving) {
         after(MIND_MS, &until);
@@ -222,6 +237,7 @@ static void *mind(void *arg)
         pthread_mutex_unlock(&h->mutex);
         connections_sweep(h->connections);
         workers_expire(h->settings.workers);
+        give_back(h, &most);
         pthread_mutex_lock(&h->mutex);
     }
     pthread_mutex_unlock(&h->mutex);

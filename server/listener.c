@@ -4,6 +4,7 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -61,6 +62,12 @@ int listener_tcp(const char *address, unsigned port, int *fd, struct fault *f)
         return fault_errno(f, FAULT_EIO, "listen on %s port %u", address, port);
     *fd = TAKE_FD(s);
     return 0;
+}
+
+void listener_no_delay(int fd)
+{
+    const int one = 1;
+    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
 }
 
 static int unix_address(const char *path, const char *suffix, struct sockaddr_un *out, struct fault *f)

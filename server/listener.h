@@ -9,6 +9,8 @@
 /* address: an IPv4 or IPv6 address in digits. port 0 lets the kernel choose. The caller closes *fd. -1 with fault EIO,
    or InvalidArg for the address. */
 int listener_tcp(const char *address, unsigned port, int *fd, struct fault *f);
+/* Sockets accepted from this one send at once: a handshake's small pieces do not wait for each other. */
+void listener_no_delay(int fd);
 /* Of an IPv4 or IPv6 socket; 0 for any other. */
 unsigned listener_port(int fd);
 

@@ -68,17 +68,45 @@ static void own_tls(struct tls **t)
 
 /* ---- reading ---- */
 
-/* When the first certificate of a file ends; a word in the log while there is time left to renew it. */
-static int64_t read_expiry(const gnutls_datum_t *pem, const char *name)
-{
+/* The server's certificate and key, to be looked at before they are used. */
+struct look {
     gnutls_x509_crt_t certificate;
-    char when[CLOCK_TEXT];
-    int64_t end = 0;
-    if (gnutls_x509_crt_init(&certificate) < 0)
+    gnutls_x509_privkey_t key;
+};
+
+static void look_end(struct look *l)
+{
+    gnutls_x509_crt_deinit(l->certificate);
+    gnutls_x509_privkey_deinit(l->key);
+}
+#define AUTO_LOOK __attribute__((cleanup(look_end)))
+
+/* 0, or GnuTLS's error. */
+static int look_at(const gnutls_datum_t *certificate, const gnutls_datum_t *key, struct look *out)
+{
+    if (gnutls_x509_crt_init(&out->certificate) < 0 || gnutls_x509_privkey_init(&out->key) < 0)
         abort();
-    if (gnutls_x509_crt_import(certificate, pem, GNUTLS_X509_FMT_PEM) == 0)
-        end = gnutls_x509_crt_get_expiration_time(certificate);
-    gnutls_x509_crt_deinit(certificate);
+    int r = gnutls_x509_crt_import(out->certificate, certificate, GNUTLS_X509_FMT_PEM);
+    return r < 0 ? r : gnutls_x509_privkey_import2(out->key, key, GNUTLS_X509_FMT_PEM, NULL, 0);
+}
+
+/* Asked here, because GnuTLS loses memory over a pair that does not match. */
+static int match(const struct look *l)
+{
+    unsigned char ids[2][64];
+    size_t sizes[2] = {sizeof ids[0], sizeof ids[1]};
+    if (gnutls_x509_crt_get_key_id(l->certificate, GNUTLS_KEYID_USE_SHA256, ids[0], &sizes[0]) < 0 ||
+        gnutls_x509_privkey_get_key_id(l->key, GNUTLS_KEYID_USE_SHA256, ids[1], &sizes[1]) < 0 ||
+        sizes[0] != sizes[1] || memcmp(ids[0], ids[1], sizes[0]) != 0)
+        return GNUTLS_E_CERTIFICATE_KEY_MISMATCH;
+    return 0;
+}
+
+/* When it ends; a word in the log while there is time left to renew it. */
+static int64_t expiry_of(const struct look *l, const char *name)
+{
+    char when[CLOCK_TEXT];
+    int64_t end = gnutls_x509_crt_get_expiration_time(l->certificate);
     clock_text(end, when);
     if (end < clock_wall_s() + (int64_t) WARN_DAYS * 86400)
         log_line(LOG_WARNING, "tls: %s is valid until %s", name, when);
@@ -91,11 +119,16 @@ static int set_pair(struct pair *p, const struct tls_files *files, struct fault 
     if (pem_read(files->certificate, false, &certificate, NULL, f) < 0 || pem_read(files->key, true, &key, NULL, f) < 0)
         return -1;
     gnutls_datum_t c = {certificate.data, certificate.size}, k = {key.data, key.size};
-    int r = gnutls_certificate_set_x509_key_mem2(p->credentials, &c, &k, GNUTLS_X509_FMT_PEM, NULL, 0);
+    AUTO_LOOK struct look l = {0};
+    int r = look_at(&c, &k, &l);
+    if (r == 0)
+        r = match(&l);
+    if (r == 0)
+        r = gnutls_certificate_set_x509_key_mem2(p->credentials, &c, &k, GNUTLS_X509_FMT_PEM, NULL, 0);
     if (r < 0)
         return fault_set(f, FAULT_InvalidArg, "%s and %s are no certificate with its key: %s", files->certificate,
                          files->key, gnutls_strerror(r));
-    p->expires = read_expiry(&c, files->certificate);
+    p->expires = expiry_of(&l, files->certificate);
     return 0;
 }
 
@@ -178,7 +211,7 @@ int64_t tls_expires(const struct tls *t)
 
 const char *tls_priorities(void)
 {
-    return "SECURE128:-VERS-ALL:+VERS-TLS1.3:+VERS-TLS1.2:-RSA:-DHE-RSA:%SERVER_PRECEDENCE";
+    return "SECURE128:-VERS-ALL:+VERS-TLS1.3:+VERS-TLS1.2:-RSA:-DHE-RSA:-AES-256-CBC:-AES-128-CBC:%SERVER_PRECEDENCE";
 }
 
 /* ---- sessions ---- */
@@ -189,52 +222,31 @@ static struct tls_session *session_of(gnutls_session_t g)
     return gnutls_db_get_ptr(g);
 }
 
-static void judge(struct tls_session *s, const struct tls *by, struct tls_verdict *v)
+/* What the client showed, in this handshake or, when its session is resumed, in the first: the ticket holds it. */
+static const gnutls_datum_t *chain_of(const struct tls_session *s, unsigned *count)
 {
-    *v = tls_trust_judge(by->trust, s->chain, s->count);
-    if (v->why)
-        return;
-    s->judged = by->number;
-    s->from = v->from;
-    s->until = v->until;
+    *count = 0;
+    return gnutls_certificate_get_peers(s->session, count);
 }
 
-/* Keeps what the client showed, which GnuTLS forgets. */
-static void keep_chain(struct tls_session *s, const gnutls_datum_t *chain, unsigned count)
+static struct tls_verdict judge(struct tls_session *s, const struct tls *by)
 {
-    size_t bytes = 0;
-    for (unsigned i = 0; i < count; i++)
-        bytes += chain[i].size;
-    if (s->chain || count == 0 || count > TLS_CHAIN_MAX || bytes > TLS_CHAIN_BYTES)
-        return;
-    s->chain = malloc(count * sizeof *s->chain + bytes);
-    if (!s->chain)
-        abort();
-    unsigned char *at = (unsigned char *) (s->chain + count);
-    for (unsigned i = 0; i < count; i++) {
-        memcpy(at, chain[i].data, chain[i].size);
-        s->chain[i] = (gnutls_datum_t){at, chain[i].size};
-        at += chain[i].size;
+    unsigned count;
+    const gnutls_datum_t *chain = chain_of(s, &count);
+    struct tls_verdict v = tls_trust_judge(by->trust, chain, chain ? count : 0);
+    if (!v.why) {
+        s->judged = by->number;
+        s->from = v.from;
+        s->until = v.until;
     }
-    s->count = count;
-}
-
-static void keep_peer(struct tls_session *s, gnutls_session_t g)
-{
-    unsigned count = 0;
-    const gnutls_datum_t *chain = gnutls_certificate_get_peers(g, &count);
-    if (chain)
-        keep_chain(s, chain, count);
+    return v;
 }
 
 /* GnuTLS asks whether to go on with a full handshake, once the client has shown its certificate. */
 static int on_verify(gnutls_session_t g)
 {
     struct tls_session *s = session_of(g);
-    struct tls_verdict v = {.why = "its chain is too long", .alert = GNUTLS_A_BAD_CERTIFICATE};
-    keep_peer(s, g);
-    if (s->chain)
-        judge(s, s->tls, &v);
+    struct tls_verdict v = judge(s, s->tls);
     if (!v.why)
         return 0;
     struct identity who = {.name = "a client"};
@@ -256,8 +268,9 @@ static int on_finished(gnutls_session_t g, unsigned type, unsigned when, unsigne
     if (!incoming || s->shaken)
         return 0;
     bool resumed = gnutls_session_is_resumed(g) != 0;
-    keep_peer(s, g);
-    if (resumed && s->chain && tls_trust_times(s->chain, s->count, &s->from, &s->until) == 0)
+    unsigned count;
+    const gnutls_datum_t *chain = chain_of(s, &count);
+    if (resumed && chain && tls_trust_times(chain, count, &s->from, &s->until) == 0)
         s->judged = s->tls->number;
     s->shaken = true;
     s->events->shaken(s->arg, resumed);
@@ -279,7 +292,7 @@ static ssize_t on_pull(gnutls_transport_ptr_t pointer, void *data, size_t size)
 void tls_session_open(struct tls_session *s, struct tls *t, gnutls_session_t g, int fd, const struct tls_events *events,
                       void *arg)
 {
-    *s = (struct tls_session){.tls = tls_take(t), .fd = fd, .events = events, .arg = arg};
+    *s = (struct tls_session){.tls = tls_take(t), .session = g, .fd = fd, .events = events, .arg = arg};
     /* Without credentials of ours a session has no certificate to show and fails: nothing to check here. */
     gnutls_credentials_set(g, GNUTLS_CRD_CERTIFICATE, t->pair->credentials);
     gnutls_certificate_server_set_request(g, GNUTLS_CERT_REQUIRE);
@@ -293,8 +306,6 @@ void tls_session_open(struct tls_session *s, struct tls *t, gnutls_session_t g, 
 
 void tls_session_close(struct tls_session *s)
 {
-    free(s->chain);
-    s->chain = NULL;
     tls_release(s->tls);
     s->tls = NULL;
 }
@@ -302,13 +313,13 @@ void tls_session_close(struct tls_session *s)
 const char *tls_session_refused(struct tls_session *s, const struct tls *now)
 {
     int64_t today = clock_wall_s();
-    struct tls_verdict v = {.why = NULL};
-    if (!s->chain)
+    if (now && s->judged != now->number) {
+        struct tls_verdict v = judge(s, now);
+        if (v.why)
+            return v.why;
+    }
+    if (s->judged == 0)
         return "it is not known any more";
-    if (now && s->judged != now->number)
-        judge(s, now, &v);
-    if (v.why)
-        return v.why;
     if (today > s->until)
         return "it has expired";
     return today < s->from ? "it is not valid yet" : NULL;
@@ -316,8 +327,10 @@ const char *tls_session_refused(struct tls_session *s, const struct tls *now)
 
 void tls_session_identity(const struct tls_session *s, struct identity *out)
 {
-    if (s->chain)
-        identity_of_certificate(s->chain[0].data, s->chain[0].size, out);
+    unsigned count;
+    const gnutls_datum_t *chain = chain_of(s, &count);
+    if (chain && count > 0)
+        identity_of_certificate(chain[0].data, chain[0].size, out);
     else
         *out = (struct identity){.role = ROLE_NONE, .name = "no certificate"};
 }

@@ -45,14 +45,13 @@ struct tls_events {
 
 /* One client's session. Part of what its owner keeps for the connection; all calls on the thread that drives it. */
 struct tls_session {
-    struct tls *tls; /* with which it began; a reference */
-    uint64_t judged; /* number of the reading that believed it; 0: none yet */
+    struct tls *tls;          /* with which it began; a reference */
+    uint64_t judged;          /* number of the reading that believed it; 0: none yet */
+    gnutls_session_t session; /* keeps what the client showed */
     int fd;
     bool shaken;
     const struct tls_events *events;
     void *arg;
-    gnutls_datum_t *chain; /* what the client showed, its own certificate first; one allocation */
-    unsigned count;
     int64_t from, until; /* when all of it is valid, seconds since 1970 */
 };
 
@@ -61,7 +60,7 @@ struct tls_session {
    stay where it is. */
 void tls_session_open(struct tls_session *s, struct tls *t, gnutls_session_t g, int fd, const struct tls_events *events,
                       void *arg);
-/* After g is gone. */
+/* After g is gone, of which nothing is used. */
 void tls_session_close(struct tls_session *s);
 
 /* Once the handshake is done: why the client's certificate is not believed by the reading now, or since its time is

@@ -332,16 +332,16 @@ static void append(struct lane *l, struct job *job)
     while (*end)
         end = &(*end)->next;
     *end = job;
+    job->lane = l;
     l->waiting_count[kind_of(job)]++;
 }
 
-static struct job *job_new(const struct job_order *order, struct lane *l)
+static struct job *job_new(const struct job_order *order)
 {
     struct job *job = calloc(1, sizeof *job);
     if (!job)
         abort();
     job->order = *order;
-    job->lane = l;
     return job;
 }
 
@@ -367,7 +367,8 @@ int workers_submit(struct workers *w, const struct job_order *order, struct faul
     pthread_mutex_lock(&w->mutex);
     struct lane *l = admit(w, &order->turn, f);
     if (l) {
-        append(l, job_new(order, l));
+        struct job *job = job_new(order);
+        append(l, job);
         lane_advance(w, l);
         staff(w);
     }

@@ -49,10 +49,10 @@ class Pki:
         openssl("genpkey", *kind, "-out", self.path(name + ".key"))
 
     def sign(self, name, subject="/CN=alice", san="URI:urn:smapid:role:admin", usage="clientAuth", ca=None,
-             start=None, end=None, extra=""):
+             start=None, end=None, extra="", authority=False, **key):
         """Any certificate: an own small CA run of openssl, as make-pki makes only good ones."""
         ca_crt, ca_key = ca or (self.ca, self.path("ca.key"))
-        self.key(name)
+        self.key(name, **key)
         openssl("req", "-new", "-key", self.path(name + ".key"), "-subj", subject, "-out", self.path(name + ".csr"),
                 "-config", "/dev/null", "-addext", "subjectKeyIdentifier=hash")
         with tempfile.TemporaryDirectory(dir=self.dir) as work:
@@ -62,13 +62,28 @@ class Pki:
             with open(config, "w", encoding="ascii") as out:
                 out.write(f"[ca]\ndefault_ca=d\n[d]\ndatabase={work}/index.txt\nnew_certs_dir={work}\nrand_serial=yes\n"
                           "default_md=sha256\npolicy=p\nunique_subject=no\nutf8=yes\n[p]\ncommonName=optional\n[x]\n"
-                          "basicConstraints=critical,CA:FALSE\nkeyUsage=critical,digitalSignature\n"
+                          + ("basicConstraints=critical,CA:TRUE\nkeyUsage=critical,keyCertSign\n" if authority else
+                             "basicConstraints=critical,CA:FALSE\nkeyUsage=critical,digitalSignature\n")
                           + (f"extendedKeyUsage={usage}\n" if usage else "")
                           + (f"subjectAltName={san}\n" if san else "") + extra)
             openssl("ca", "-batch", "-notext", "-config", config, "-extensions", "x", "-cert", ca_crt, "-keyfile", ca_key,
                     "-in", self.path(name + ".csr"), "-out", self.path(name + ".crt"),
                     "-startdate", start or "20200101000000Z", "-enddate", end or "20490101000000Z")
         return self.pair(name)
+
+    def chain(self, name, length):
+        """A client certificate under so many CAs, each signed by the one above, the first by ours; with all of them."""
+        above = self.ca, self.path("ca.key")
+        authorities = []
+        for n in range(length):
+            above = self.sign(f"{name}-{n}", subject=f"/CN=CA {n}", san=None, usage=None, ca=above, authority=True)
+            authorities.append(above[0])
+        pair = self.sign(name, ca=above)
+        with open(pair[0], "a", encoding="ascii") as out:
+            for path in reversed(authorities):
+                with open(path, encoding="ascii") as more:
+                    out.write(more.read())
+        return pair
 
     def self_signed(self, name, subject="/CN=alice"):
         self.key(name)

@@ -27,16 +27,16 @@ class Slow:
 
     def connect(self):
         self.began = time.monotonic()
-        self.sent, self.sock, self.ready = 0, socket.socket(), False
+        self.sent, self.sock, self.ready, self.connected = 0, socket.socket(), False, False
         self.sock.setblocking(False)
         self.sock.connect_ex(("127.0.0.1", self.port))
-        if self.kind != "handshake":
-            self.sock = self.context.wrap_socket(self.sock, server_hostname="localhost", do_handshake_on_connect=False)
         self.selector.register(self.sock, selectors.EVENT_WRITE, self)
 
     def event(self):
         """False when the server has ended it."""
         try:
+            if not self.connected:
+                self.wrap()
             if not self.ready:
                 self.shake()
             elif self.sock.recv(4096) == b"":
@@ -48,6 +48,16 @@ class Slow:
         except OSError:
             return False
         return True
+
+    def wrap(self):
+        self.connected = True
+        if self.kind == "handshake":
+            return
+        self.selector.unregister(self.sock)
+        try:
+            self.sock = self.context.wrap_socket(self.sock, server_hostname="localhost", do_handshake_on_connect=False)
+        finally:
+            self.selector.register(self.sock, selectors.EVENT_WRITE, self)
 
     def shake(self):
         if self.kind != "handshake":

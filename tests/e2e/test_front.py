@@ -72,6 +72,9 @@ class Certificates(FrontTest):
         yield "for code signing", pki.sign("b7", usage="codeSigning")
         yield "the server's own", pki.pair("server")
         yield "issued by a host certificate", pki.sign("b8", ca=pki.pair(f"host-{HOST}"))
+        yield "with a weak key", pki.sign("b10", kind=("-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:1024"))
+        yield "with a chain that is too long", pki.chain("b11", 5)
+        yield "under a CA that may have none below it", pki.chain("b12", 1)
         yield "with an unknown critical extension", pki.sign("b9", extra="1.2.3.4=critical,ASN1:NULL\n")
 
     def test_bad_certificates_are_refused_before_any_handler(self):
@@ -81,6 +84,14 @@ class Certificates(FrontTest):
                 with self.subTest(certificate=name, version=version.name):
                     self.assertTrue(self.refused(pair, version))
         self.assertEqual(self.front.counts(), before)
+
+    def test_other_kinds_of_keys_are_taken(self):
+        for name, kind in (("r1", ("-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:2048")),
+                           ("r2", ("-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-384")),
+                           ("r3", ("-algorithm", "ED25519"))):
+            for version in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
+                with self.subTest(kind[1:], version=version.name):
+                    self.assertFalse(self.refused(pki.sign(name, kind=kind), version))
 
     def test_a_bad_certificate_reaches_no_page_either(self):
         try:
@@ -228,6 +239,13 @@ class Framing(FrontTest):
             "space before the colon": head_of(None, more=[f"Content-Length : {n}"]) + body,
             "space before another colon": head_of(n, more=["X-Other : 1"]) + body,
             "control character in a value": head_of(n, more=["X-Other: a\x01b"]) + body,
+            "chunked with long extensions": head_of(None, more=["Transfer-Encoding: chunked"])
+                                            + b"%x;%s\r\n%s\r\n0\r\n\r\n" % (n, b"e" * 20480, body),
+            "encoding folded": head_of(n, more=["Transfer-Encoding:\r\n chunked"]) + chunked,
+            "tab before the colon": head_of(None, more=[f"Content-Length\t: {n}"]) + body,
+            "a line without a colon": head_of(n, more=["nonsense"]) + body,
+            "length folded": head_of(None, more=[f"Content-Length:\r\n {n}"]) + body,
+            "length with a fraction": head_of(f"{n}.0") + body,
             "GET with a body": head_of(n, "/healthz", "GET") + body,
         }
         for name, data in cases.items():
@@ -245,15 +263,24 @@ class Framing(FrontTest):
         for name, data in {
             "bare line feeds": head_of(n).replace(b"\r\n", b"\n") + body,
             "folded line": head_of(n, more=["X-Other: a\r\n b"]) + body,
-            "folded length": head_of(None, more=[f"Content-Length:\r\n {n}"]) + body,
+            "an empty name": head_of(n, more=[": 1"]) + body,
             "NUL in a value": head_of(n, more=["X-Other: a\0b"]) + body,
             "NUL in a name": head_of(n, more=["X-Ot\0her: b"]) + body,
+            "another HTTP": head_of(n).replace(b"HTTP/1.1", b"HTTP/1.9") + body,
+            "HTTP 2": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + head_of(n) + body,
+            "HTTP 0.9": b"POST /RPC2\r\n\r\n" + body,
             "no Host": head_of(n).replace(b"Host: localhost\r\n", b"") + body,
         }.items():
             for door, statuses, _, reached in self.reached_by(data):
                 with self.subTest(name, door=door):
-                    self.assertLessEqual(reached, 2)
-                    self.assertEqual(reached, statuses.count(200))
+                    self.assertLessEqual(len(statuses), 2)
+                    self.assertLessEqual(reached, statuses.count(200))  # some of them faults
+
+    def test_a_call_inside_a_body_is_no_call(self):
+        inner = post("fake.inner")
+        for door, statuses, _, reached in self.reached_by(head_of(len(inner)) + inner):
+            with self.subTest(door=door):
+                self.assertEqual((statuses, reached), ([200, 200], 1))  # a fault, and the call behind it
 
     def test_a_head_that_is_too_large_is_refused(self):
         for name, more in (("one line", ["X-Large: " + "a" * 65536]), ("many lines", [f"X-{i}: 1" for i in range(2000)])):
@@ -384,10 +411,43 @@ class Http(FrontTest):
     def test_pages(self):
         for name, door in self.doors():
             with self.subTest(door=name), door() as wire:
-                for path, kind in (("/healthz", "text/plain"), ("/readyz", "text/plain"), ("/versions", "application/json")):
+                for path, kind in (("/healthz", "text/plain"), ("/HEALTHCHECK", "text/plain"), ("/readyz", "text/plain"),
+                                   ("/versions", "application/json"), ("/metrics", "text/plain")):
                     wire.send(head_of(None, path, "GET", kind=None))
                     answer = wire.answer()
                     self.assertEqual((answer.status, answer.headers["content-type"].split(";")[0]), (200, kind))
+
+    def test_metrics_count_what_happens(self):
+        def delta(before, name):
+            return self.front.metrics().get(name, 0) - before.get(name, 0)
+        before = self.front.metrics()
+        for _ in range(3):
+            self.front.ask("fake.x")
+        with self.front.admin() as wire:
+            wire.send(post("fake.x"))
+            wire.answer()
+            self.assertGreaterEqual(self.front.metrics()["smapid_connections"], 2)  # this one, and the asking one
+        with self.front.unix() as wire:
+            wire.send(head_of(1) + b"<")
+            wire.answer()
+        self.assertEqual(delta(before, 'smapid_calls_total{method="fake",fault="none"}'), 4)
+        self.assertEqual(delta(before, 'smapid_calls_total{method="unknown",fault="BadRequest"}'), 1)
+        self.assertEqual(delta(before, 'smapid_handshakes_total{resumed="false"}'), 1)
+        end = ssl.cert_time_to_seconds(ssl._ssl._test_decode_cert(pki.path("server.crt"))["notAfter"])
+        self.assertEqual(self.front.metrics()["smapid_certificate_end_seconds"], end)
+
+    def test_metrics_are_in_the_form_that_is_asked_for(self):
+        with self.front.unix() as wire:
+            wire.send(head_of(None, "/metrics", "GET", kind=None))
+            lines = wire.answer().body.decode().splitlines()
+        known = set()
+        for line in lines:
+            if line.startswith("# TYPE "):
+                self.assertRegex(line, r"^# TYPE smapid_[a-z_]+ (counter|gauge)$")
+                known.add(line.split()[2])
+            elif not line.startswith("# HELP "):
+                self.assertRegex(line, r'^[a-z_]+(\{[a-z]+="[^"]*"(,[a-z]+="[^"]*")*\})? -?[0-9.]+$')
+                self.assertIn(line.split("{")[0].split(" ")[0], known)
 
     def test_the_standard_client_is_understood(self):
         context = ssl.create_default_context(cafile=pki.ca)

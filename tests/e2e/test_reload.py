@@ -368,16 +368,24 @@ class Tickets(ReloadTest):
 
 
 class Settings(ReloadTest):
-    def test_level_and_limits_change_at_once(self):
+    def test_limits_change_for_open_connections_too(self):
         with self.front.admin() as wire:
-            self.front.configure(log__level="debug", limits__body_bytes=1024)
+            self.front.configure(limits__body_bytes=1024)
             self.assertIn("were read again", self.front.reload())
-            body = b"x" * 1025
-            wire.send(head_of(len(body)) + body)
+            wire.send(head_of(1025))
             self.assertEqual(wire.answer().status, 413)
-        with self.front.unix() as wire:
-            wire.send(b"\r\r\r")
-        self.front.said("http: ")
+
+    def test_the_level_of_the_log_changes(self):
+        stranger = (pki.path("other/admin-mallory.crt"), pki.path("other/admin-mallory.key"))
+        self.assertFalse(self.gets_in(stranger))
+        self.front.said("refused: no CA of ours signed it")
+        self.front.configure(log__level="warning", limits__workers=7)
+        os.kill(self.front.process.pid, signal.SIGHUP)
+        self.front.said("only at the next start")
+        self.assertFalse(self.gets_in(stranger))
+        self.front.configure(log__level="info")
+        self.front.reload()
+        self.assertEqual(self.front.log().count("refused: no CA of ours signed it"), 1)
 
     def test_what_needs_a_start_is_named(self):
         self.front.configure(limits__workers=7, limits__connections=500)
