@@ -277,7 +277,7 @@ static int nothing(struct txn *t, void *arg, struct fault *f)
 static void tell_alive(const struct daemon *d)
 {
     struct fault f;
-    if (store_read(d->store, nothing, NULL, &f) == 0)
+    if (store_write(d->store, nothing, NULL, &f) == 0)
         systemd_tell(&d->systemd, "WATCHDOG=1");
 }
 

@@ -99,6 +99,16 @@ class Disks(LabTest):
                 sr("vdi_resize", str(4 * MIB), vdi_uuid=vdi)
             self.assertEqual(int(sr.contents()[vdi]["size"]), 8 * MIB)
 
+    def test_1_for_more_text_than_a_disk_may_keep(self):
+        for kind in KINDS:
+            sr = self.lab.repository(kind).made()
+            vdi = sr.disk(4 * MIB, "l" * 8000)
+            with self.refused(1, "8192"):
+                sr.disk(4 * MIB, "l" * 8200)
+            with self.refused(1, "8192"):
+                sr("vdi_update", vdi_uuid=vdi, name_description="d" * 8000)
+            self.assertEqual({vdi: row["label"] for vdi, row in sr.contents().items()}, {vdi: "l" * 8000})
+
     def test_79_for_more_than_2040_gib(self):
         sr = self.lab.repository("file").made()
         with self.refused(79, "2040"):

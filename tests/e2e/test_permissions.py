@@ -76,7 +76,7 @@ class Permitted(LabTest):
             out.write(text)
         os.chmod(cls.file, mode)
 
-    def reload(self, expect="reloaded"):
+    def reload(self, expect="were read again"):
         before = self.lab.log().count(expect)
         os.kill(self.lab.process.pid, signal.SIGHUP)
         until = time.monotonic() + 5
@@ -287,7 +287,7 @@ class Reload(Permitted):
         self.permit("[role reader]\nany = read\n")
         for text, mode in (("[role reader]\nany = write\n", 0o644), ("[role reader]\nany = none\n", 0o666)):
             self.write(text, mode)
-            self.reload("the permissions stay as they were")
+            self.reload("the permissions stays as it was")
             self.assertEqual(self.answers(self.lab.reader(), "system.listMethods", ()), 0)
 
 
