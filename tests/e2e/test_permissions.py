@@ -287,7 +287,7 @@ class Reload(Permitted):
         self.permit("[role reader]\nany = read\n")
         for text, mode in (("[role reader]\nany = write\n", 0o644), ("[role reader]\nany = none\n", 0o666)):
             self.write(text, mode)
-            self.reload("the permissions stays as it was")
+            self.reload("everything stays as it was")
             self.assertEqual(self.answers(self.lab.reader(), "system.listMethods", ()), 0)
 
 
