@@ -161,11 +161,11 @@ class KillUnderLoad(unittest.TestCase):
             rival.released(vdi)
 
     def test_every_acknowledged_result_outlives_kill_9(self):
-        for _ in range(rounds(25)):
+        for _ in range(rounds(50)):
             self.load(self.chance.uniform(0.05, 0.4))
             self.lab.start()
             self.judge()
-        self.assertGreater(sum(worker.acknowledged for worker in self.workers), rounds(25) * CLIENTS)
+        self.assertGreater(sum(worker.acknowledged for worker in self.workers), rounds(50) * CLIENTS)
 
 
 if __name__ == "__main__":
