@@ -2,6 +2,8 @@
 """What must be true after a crash, and a recipe for each changing method: how to prepare for it, do it, and tell from
 outside whether it was done."""
 import os
+import threading
+import time
 
 import vhd
 from lab import MIB, Fault, new_uuid
@@ -558,3 +560,22 @@ def new_image(sr, suffix=".vhd"):
     with open(os.path.join(sr.location, vdi + suffix), "wb") as image:
         image.truncate(2 * MIB)
     return vdi
+
+
+def kill_under_load(test, lab, workers, seconds):
+    """Runs all workers, each on a thread of its own, and kills the daemon after so long."""
+    running, failures = threading.Event(), []
+    running.set()
+    threads = [threading.Thread(target=worker.run, args=(running,)) for worker in workers]
+    hook, threading.excepthook = threading.excepthook, lambda args: failures.append(args.exc_value)
+    try:
+        for thread in threads:
+            thread.start()
+        time.sleep(seconds)
+        lab.kill9()
+        running.clear()
+        for thread in threads:
+            thread.join()
+    finally:
+        threading.excepthook = hook
+    test.assertEqual(failures, [])

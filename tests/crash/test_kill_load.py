@@ -5,13 +5,11 @@ import http.client
 import os
 import random
 import sys
-import threading
-import time
 import unittest
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "e2e"))
 from lab import MIB, Fault, Lab, new_uuid, rounds  # noqa: E402
-from oracle import consistent  # noqa: E402
+from oracle import consistent, kill_under_load  # noqa: E402
 
 BROKEN = (OSError, http.client.HTTPException)
 CLIENTS = 16
@@ -106,23 +104,7 @@ class KillUnderLoad(unittest.TestCase):
         return Worker(sr, random.Random(self.chance.random()))
 
     def load(self, seconds):
-        """Runs all workers and kills the daemon after so long."""
-        running = threading.Event()
-        running.set()
-        threads = [threading.Thread(target=worker.run, args=(running,)) for worker in self.workers]
-        failures = []
-        hook, threading.excepthook = threading.excepthook, lambda args: failures.append(args.exc_value)
-        try:
-            for thread in threads:
-                thread.start()
-            time.sleep(seconds)
-            self.lab.kill9()
-            running.clear()
-            for thread in threads:
-                thread.join()
-        finally:
-            threading.excepthook = hook
-        self.assertEqual(failures, [])
+        kill_under_load(self, self.lab, self.workers, seconds)
 
     def judge(self):
         """Compares what is there with what was acknowledged; then nothing is uncertain any more."""

@@ -164,6 +164,7 @@ bool kit_has(const char *program)
         if (access(path, X_OK) == 0)
             return true;
     }
+    print_message("no %s here to judge by\n", program);
     return false;
 }
 
