@@ -14,6 +14,7 @@
 
 #include "server/base/fault.h"
 #include "server/base/model.h"
+#include "server/base/secret.h"
 #include "server/base/text.h"
 #include <stdatomic.h>
 #include <sys/types.h>
@@ -24,12 +25,23 @@ struct backend_settings {
     struct uuid server;     /* of this daemon, what is written into owner claims */
 };
 
-/* Where an SR's content stands once its transport has connected it. */
+/* Where an SR's content stands once its transport has connected it: a directory, or block devices. */
 struct place {
     int dir;      /* open directory, or -1 */
-    char *path;   /* by which programs on this host reach it: <mount_base>/<sr>; malloc'd */
+    char *path;   /* by which programs on this host reach it: <mount_base>/<sr>; malloc'd; NULL without a directory */
     dev_t device; /* identity of the directory: what is not this is not the SR */
     ino_t inode;
+    char **devices; /* paths of block devices that stay the same over a reboot; each malloc'd, the array too */
+    size_t device_count;
+};
+
+/* What keeps a host that has lost its lease from writing on. Shown in sr_contents and driver_info. */
+enum fencing {
+    FENCING_NONE,     /* nothing is written (iso), or nothing can be promised */
+    FENCING_ADVISORY, /* the data path does not know leases: a break needs evidence that the host is dead */
+    FENCING_SR,       /* one server connects the SR: who is not it cannot write at all */
+    FENCING_HOST,     /* a host can be shut out of the whole SR */
+    FENCING_VDI       /* the data path itself refuses what an older epoch writes to the disk */
 };
 
 struct sr_type;
@@ -40,7 +52,11 @@ struct sr {
     const struct sr_type *type;
     const struct backend_settings *settings;
     struct arena *arena; /* lives as long as the SR */
-    struct pairs config; /* device_config, checked by backend_config_check */
+    struct pairs config; /* device_config, checked by backend_config_check; secret values show SECRET_SHOWN */
+    /* What those hide, while a call runs that brought them (sr_create, sr_attach, probe); NULL otherwise, after a
+       restart too: they are kept nowhere. */
+    const struct secrets *secrets;
+    int hold; /* to be inherited by every child that works for the SR (struct cmd): recovery waits for them; -1: none */
     bool connected;
     struct place place;
     void *state; /* the layout's, made by its attach slot, freed by its detach slot */
@@ -74,8 +90,8 @@ struct layout {
     const char *name;
     bool thin; /* space is taken as it is written: THIN_PROVISIONING */
 
-    /* The uuid of an SR of this layout in the directory dir, if there is one; false otherwise. Changes nothing. */
-    bool (*recognise)(int dir, struct uuid *out);
+    /* The uuid of an SR of this layout in the place, if there is one; false otherwise. Changes nothing. */
+    bool (*recognise)(const struct place *place, struct uuid *out);
 
     /* SR. create: the place is empty; leaves a marker. attach: checks marker and owner, adopts what the rules allow,
        fills sr->state. detach frees it. delete: no disks are left; SRNotEmpty naming the first foreign name. */
@@ -160,8 +176,8 @@ struct transport {
     int (*connect)(struct sr *sr, struct fault *f);
     int (*disconnect)(struct sr *sr, struct fault *f);
     /* SRs of this layout that can be reached with config. */
-    int (*probe)(const struct layout *layout, const struct pairs *config, const struct backend_settings *settings,
-                 struct arena *a, struct found_list *out, struct fault *f);
+    int (*probe)(const struct layout *layout, const struct pairs *config, const struct secrets *secrets,
+                 const struct backend_settings *settings, struct arena *a, struct found_list *out, struct fault *f);
 };
 
 #endif

@@ -200,6 +200,9 @@ void backend_sr_release(struct sr *sr)
     if (sr->place.path && sr->place.dir >= 0)
         close(sr->place.dir);
     free(sr->place.path);
+    for (size_t i = 0; i < sr->place.device_count; i++)
+        free(sr->place.devices[i]);
+    free(sr->place.devices);
     sr->place = (struct place){.dir = -1};
     free(atomic_exchange(&sr->poison, NULL));
 }
@@ -292,12 +295,12 @@ int backend_sr_totals(struct sr *sr, struct sr_totals *out, struct fault *f)
     return 0;
 }
 
-int backend_sr_probe(const struct sr_type *type, const struct pairs *config, const struct backend_settings *settings,
-                     struct arena *a, struct found_list *out, struct fault *f)
+int backend_sr_probe(const struct sr_type *type, const struct pairs *config, const struct secrets *secrets,
+                     const struct backend_settings *settings, struct arena *a, struct found_list *out, struct fault *f)
 {
     if (!backend_offers(type, CAP_sr_probe))
         return refuse(type, "sr_probe", f);
-    return type->transport->probe(type->layout, config, settings, a, out, f);
+    return type->transport->probe(type->layout, config, secrets, settings, a, out, f);
 }
 
 /* ------------------------------------------------------------------ VDI */
@@ -520,7 +523,8 @@ static int settle_layout(struct sr *sr, const struct plan *plan, enum settled *h
 static bool still_marked(const struct sr *sr)
 {
     struct uuid uuid;
-    return sr->place.dir >= 0 && sr->type->layout->recognise && sr->type->layout->recognise(sr->place.dir, &uuid);
+    return (sr->place.dir >= 0 || sr->place.device_count) && sr->type->layout->recognise &&
+           sr->type->layout->recognise(&sr->place, &uuid);
 }
 
 /* Both halves of an sr_create or sr_delete: the transport's follows when the layout's came to the given end. A place

@@ -56,8 +56,8 @@ int backend_sr_scan(struct sr *sr, const struct vdi_list *known, struct arena *a
                     struct sr_totals *totals, struct fault *f);
 /* physical_size and physical_utilisation as they are now; virtual_allocation is 0. */
 int backend_sr_totals(struct sr *sr, struct sr_totals *out, struct fault *f);
-int backend_sr_probe(const struct sr_type *type, const struct pairs *config, const struct backend_settings *settings,
-                     struct arena *a, struct found_list *out, struct fault *f);
+int backend_sr_probe(const struct sr_type *type, const struct pairs *config, const struct secrets *secrets,
+                     const struct backend_settings *settings, struct arena *a, struct found_list *out, struct fault *f);
 
 int backend_vdi_create(struct sr *sr, const struct plan *plan, const struct vdi *wanted, struct arena *a,
                        struct vdi *out, struct fault *f);

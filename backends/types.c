@@ -3,6 +3,7 @@
 
 #include "backends/layouts/layout.h"
 #include "backends/transports/transport.h"
+#include <assert.h>
 #include <limits.h>
 #include <string.h>
 
@@ -12,20 +13,26 @@
 /* clang-format off */
 #define CAP(name) #name,
 #define KEY(key, kind, need, missing, bad, text) {#key, #kind, need, FAULT_##missing, FAULT_##bad, text},
-#define TYPE(name, layout, transport, content, title, text) \
+#define TYPE(name, layout, transport, fencing, content, title, text) \
     static const char *const caps_##name[] = {CAPS_##name(CAP) NULL}; \
     static const struct config_key keys_##name[] = {CONFIG_##name(KEY){.key = NULL}};
 #include "backends/types.def"
 #undef TYPE
 
 static const struct sr_type types[] = {
-#define TYPE(name, layout, transport, content, title, text) \
-    {#name, &layout_##layout, &transport_##transport, content, title, text, \
+#define TYPE(name, layout, transport, fencing, content, title, text) \
+    {#name, &layout_##layout, &transport_##transport, FENCING_##fencing, content, title, text, \
      caps_##name, COUNT_OF(caps_##name) - 1, keys_##name, COUNT_OF(keys_##name) - 1},
 #include "backends/types.def"
 #undef TYPE
 };
 /* clang-format on */
+
+const char *fencing_name(enum fencing fencing)
+{
+    static const char *const names[] = {"none", "advisory", "sr", "host", "vdi"};
+    return names[fencing];
+}
 
 const struct sr_type *sr_types(size_t *count)
 {
@@ -78,11 +85,29 @@ static const char *bad_flag(const char *text)
 }
 
 /* A secret may be any text. */
+static const char *bad_secret(const char *text)
+{
+    (void) text;
+    return NULL;
+}
+
+/* The kinds of device_config values: each says what is wrong with a text, or NULL. */
+static const struct config_kind {
+    const char *name;
+    const char *(*bad)(const char *text);
+} kinds[] = {
+    {"path", bad_path},
+    {"flag", bad_flag},
+    {"secret", bad_secret},
+};
+
 static const char *bad_value(const struct config_key *key, const char *value)
 {
-    if (strcmp(key->kind, "secret") == 0)
-        return NULL;
-    return strcmp(key->kind, "flag") == 0 ? bad_flag(value) : bad_path(value);
+    for (size_t i = 0; i < COUNT_OF(kinds); i++)
+        if (strcmp(kinds[i].name, key->kind) == 0)
+            return kinds[i].bad(value);
+    assert(false && "a row of types.def has a kind that is not in this table");
+    return "of no known kind";
 }
 
 static const struct config_key *key_find(const struct sr_type *type, const char *name)

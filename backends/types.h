@@ -21,6 +21,7 @@ struct sr_type {
     const char *name;
     const struct layout *layout;
     const struct transport *transport;
+    enum fencing fencing;
     const char *content; /* phy, vhd, … */
     const char *title, *text;
     const char *const *capabilities;
@@ -28,6 +29,9 @@ struct sr_type {
     const struct config_key *keys;
     size_t key_count;
 };
+
+/* "none", "advisory", "sr", "host", "vdi". */
+const char *fencing_name(enum fencing fencing);
 
 const struct sr_type *sr_types(size_t *count);
 /* NULL when there is none; SRUnknownType is the caller's to say. */

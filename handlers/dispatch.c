@@ -239,6 +239,13 @@ static int run(struct dispatch *d, struct call *c, struct fault *f)
     return m->effect == EFFECT_READS ? m->phases->act(d, c, f) : bracket_run(d, c, f);
 }
 
+/* What the call hid is its own: the SR forgets it with the call. Only calls whose turn is WHOLE lend it. */
+static void forget_secrets(struct call *c)
+{
+    if (c->sr && c->turn.lock == LOCK_WHOLE)
+        c->sr->secrets = NULL;
+}
+
 void dispatch_run(struct dispatch *d, struct call *call)
 {
     struct fault fault = {0};
@@ -249,7 +256,9 @@ void dispatch_run(struct dispatch *d, struct call *call)
             log_outcome(call);
         return;
     }
-    if (run(d, call, &fault) < 0) {
+    int failed = run(d, call, &fault);
+    forget_secrets(call);
+    if (failed < 0) {
         call->fault = fault;
         drop_fresh(d, call);
     }

@@ -85,6 +85,7 @@ struct sr *registry_add(struct registry *r, const struct uuid *uuid, const struc
     e->standing = standing;
     e->sr = (struct sr){.uuid = *uuid, .type = type, .settings = r->settings, .arena = arena_new(SR_ARENA)};
     e->sr.place.dir = -1;
+    e->sr.hold = -1;
     e->sr.config = pairs_copy(e->sr.arena, config);
     pthread_mutex_lock(&r->lock);
     assert(!find_locked(r, uuid));

@@ -59,6 +59,7 @@ static int sr_create_look(struct dispatch *d, struct call *c, struct fault *f)
     if (backend_config_check(type, &c->keys.config, f) < 0)
         return -1;
     c->sr = registry_add(d->registry, &c->keys.sr, type, &c->keys.config, STANDING_SERVING);
+    c->sr->secrets = &c->keys.secrets;
     c->work->fresh = true;
     return 0;
 }
@@ -219,12 +220,15 @@ static int introduce_sr(struct dispatch *d, struct call *c, struct fault *f)
     if (backend_config_check(type, &c->keys.config, f) < 0)
         return -1;
     c->sr = registry_add(d->registry, &c->keys.sr, type, &c->keys.config, STANDING_SERVING);
+    c->sr->secrets = &c->keys.secrets;
     c->work->fresh = true;
     return 0;
 }
 
 static int sr_attach_look(struct dispatch *d, struct call *c, struct fault *f)
 {
+    if (c->sr)
+        c->sr->secrets = &c->keys.secrets;
     if (c->sr && registry_is_stuck(d->registry, &c->keys.sr)) {
         if (recover_sr(d, c->sr, f) < 0)
             return -1;
@@ -439,7 +443,7 @@ static int sr_probe_act(struct dispatch *d, struct call *c, struct fault *f)
         return fault_set(f, FAULT_SRUnknownType,
                          "sr_probe at /RPC2 needs the SR's type as member type of device_config");
     if (backend_config_check(type, &c->keys.config, f) < 0 ||
-        backend_sr_probe(type, &c->keys.config, &d->settings.backend, c->arena, &found, f) < 0)
+        backend_sr_probe(type, &c->keys.config, &c->keys.secrets, &d->settings.backend, c->arena, &found, f) < 0)
         return -1;
     probe_xml(&xml, &found);
     c->result = value_string(c->arena, xml.data);

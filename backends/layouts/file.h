@@ -103,7 +103,7 @@ struct file_sr {
     struct scan_cache *cache;
 };
 
-bool file_recognise(int dir, struct uuid *out);
+bool file_recognise(const struct place *place, struct uuid *out);
 int file_sr_create(struct sr *sr, const struct plan *plan, struct fault *f);
 int file_sr_delete(struct sr *sr, const struct plan *plan, struct fault *f);
 int file_sr_attach(struct sr *sr, struct fault *f);

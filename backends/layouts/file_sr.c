@@ -68,8 +68,9 @@ static bool named_by_uuid(int dir, struct uuid *out)
     return slash && uuid_parse_text(slash + 1, out);
 }
 
-bool file_recognise(int dir, struct uuid *out)
+bool file_recognise(const struct place *place, struct uuid *out)
 {
+    int dir = place->dir;
     struct marker m;
     struct census c;
     struct uuid uuid;

@@ -63,7 +63,7 @@ static int refuse_nested(const struct sr *sr, int dir, struct fault *f)
     for (int i = 0; i < ANCESTORS_MAX; i++) {
         struct uuid outer;
         struct stat here, above;
-        if (sr->type->layout->recognise(at, &outer))
+        if (sr->type->layout->recognise(&(struct place){.dir = at}, &outer))
             return fault_set(f, FAULT_InvalidArg, "location %.300s is inside SR %s", location_of(sr), outer.text);
         int up = openat(at, "..", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
         if (up < 0 || fstat(at, &here) < 0 || fstat(up, &above) < 0) {
@@ -221,7 +221,7 @@ static int here_destroy(struct sr *sr, const struct plan *plan, struct fault *f)
     AUTO_FD int dir = open_directory(spot.parent, spot.name);
     if (dir < 0 && errno != ENOENT && errno != ENOTDIR && errno != ELOOP)
         return fault_errno(f, FAULT_FileSRRmdir, "open directory %.300s", location_of(sr));
-    if (dir >= 0 && sr->type->layout->recognise(dir, &marked) && uuid_equal(&marked, &sr->uuid))
+    if (dir >= 0 && sr->type->layout->recognise(&(struct place){.dir = dir}, &marked) && uuid_equal(&marked, &sr->uuid))
         return fault_set(f, FAULT_FileSRRmdir, "%.300s still is marked as SR %s", location_of(sr), sr->uuid.text);
     if ((dir >= 0 && doom_directory(&spot, plan, dir, note) < 0) || remove_remains(&spot, plan, note) < 0 ||
         fsync(spot.parent) < 0)
@@ -304,7 +304,7 @@ static void probe_directory(const struct layout *layout, int dir, const char *pa
 {
     struct uuid uuid;
     struct statvfs fs;
-    if (out->count >= PROBE_FOUND_MAX || !layout->recognise(dir, &uuid))
+    if (out->count >= PROBE_FOUND_MAX || !layout->recognise(&(struct place){.dir = dir}, &uuid))
         return;
     uint64_t size = fstatvfs(dir, &fs) == 0 ? (uint64_t) fs.f_blocks * fs.f_frsize : 0;
     found_add(a, out, (struct found_sr){.uuid = uuid, .path = arena_text(a, path), .size = size});
@@ -328,10 +328,10 @@ static int probe_below(const struct layout *layout, int top, const char *locatio
     return 0;
 }
 
-static int here_probe(const struct layout *layout, const struct pairs *config, const struct backend_settings *settings,
-                      struct arena *a, struct found_list *out, struct fault *f)
+static int here_probe(const struct layout *layout, const struct pairs *config, const struct secrets *secrets,
+                      const struct backend_settings *settings, struct arena *a, struct found_list *out, struct fault *f)
 {
-    (void) settings;
+    (void) secrets, (void) settings;
     struct found_list found = {0};
     const char *location = pairs_get(config, "location");
     if (location) {

@@ -17,7 +17,7 @@ struct info {
 
 #define C(capability)                          #capability,
 #define K(key, kind, need, missing, bad, text) {#key, text},
-#define TYPE(name, layout, transport, content, title, text)                                                            \
+#define TYPE(name, layout, transport, fencing, content, title, text)                                                   \
     static const char *const name##_capabilities[] = {CAPS_##name(C) NULL};                                            \
     static const struct key name##_keys[] = {CONFIG_##name(K){NULL, NULL}};
 #include "backends/types.def"
@@ -26,7 +26,8 @@ struct info {
 #undef K
 
 static const struct info infos[] = {
-#define TYPE(name, layout, transport, content, title, text) {#name, title, text, name##_capabilities, name##_keys},
+#define TYPE(name, layout, transport, fencing, content, title, text)                                                   \
+    {#name, title, text, name##_capabilities, name##_keys},
 #include "backends/types.def"
 #undef TYPE
 };

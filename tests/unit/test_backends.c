@@ -266,7 +266,7 @@ static void every_call_on_a_dummy_works(void **state)
     assert_int_equal(backend_vdi_activate(&d->sr, &disk, 1, true, &d->f), 0);
     assert_int_equal(backend_vdi_deactivate(&d->sr, &disk, &d->f), 0);
     assert_int_equal(backend_vdi_detach(&d->sr, &disk, &d->f), 0);
-    assert_int_equal(backend_sr_probe(d->sr.type, &d->sr.config, &d->settings, d->arena, &found, &d->f), 0);
+    assert_int_equal(backend_sr_probe(d->sr.type, &d->sr.config, NULL, &d->settings, d->arena, &found, &d->f), 0);
     assert_int_equal(found.count, 0);
     p = plan_of("vdi_delete");
     p.vdi = disk.uuid;

@@ -703,7 +703,7 @@ static void probing_finds_marked_and_older_srs_here_and_below(void **state)
     shell("cd %s && mkdir " OTHER_UUID " plain && touch " OTHER_UUID "/" DISK_UUID ".raw plain/" DISK_UUID ".raw"
           " && ln -s sr link && mkdir " DISK_UUID,
           b->top);
-    must(b, backend_sr_probe(b->sr->type, &config, &b->settings, b->arena, &found, &b->fault));
+    must(b, backend_sr_probe(b->sr->type, &config, NULL, &b->settings, b->arena, &found, &b->fault));
     assert_int_equal(found.count, 2);
     for (size_t i = 0; i < 2; i++) {
         bool marked = strcmp(found.items[i].uuid.text, SR_UUID) == 0;
@@ -711,11 +711,11 @@ static void probing_finds_marked_and_older_srs_here_and_below(void **state)
         assert_true(marked || strcmp(found.items[i].uuid.text, OTHER_UUID) == 0);
     }
     items[0].value = b->location;
-    must(b, backend_sr_probe(b->sr->type, &config, &b->settings, b->arena, &found, &b->fault));
+    must(b, backend_sr_probe(b->sr->type, &config, NULL, &b->settings, b->arena, &found, &b->fault));
     assert_int_equal(found.count, 1);
     assert_true(found.items[0].size > 0);
     items[0].value = "/nonexistent/place";
-    must_fail(b, backend_sr_probe(b->sr->type, &config, &b->settings, b->arena, &found, &b->fault),
+    must_fail(b, backend_sr_probe(b->sr->type, &config, NULL, &b->settings, b->arena, &found, &b->fault),
               FAULT_SRUnavailable);
     bench_free(b);
 }

@@ -1,0 +1,42 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* The one door to outside programs. A child gets argv as it is (never a shell), a fixed environment (LC_ALL=C, PATH,
+   HOME=/), cwd /, no descriptor but its standard three and hold, a process group of its own, and SIGKILL to that group
+   when its time is up. What it was and what came of it is logged at debug only; secrets reach a child by input alone.
+ */
+#ifndef SMAPI_BASE_CMD_H
+#define SMAPI_BASE_CMD_H
+
+#include "server/base/arena.h"
+#include "server/base/fault.h"
+#include <stdint.h>
+
+struct cmd {
+    const char *const *argv; /* NULL ends it; argv[0] is an absolute path */
+    const char *input;       /* what it reads on its standard input; NULL for nothing (/dev/null) */
+    unsigned seconds;        /* how long it may take; 0 stands for 60 */
+    int hold;                /* a descriptor the child keeps open as long as it lives, over the death of this process
+                                too (struct sr); -1 for none. 0 is never one: standard input */
+};
+
+struct cmd_result {
+    int status;            /* what it exited with; 128 + n when signal n ended it */
+    bool timed_out;        /* it was killed: whatever it was to do is neither done nor not done */
+    const char *out, *err; /* what it printed, each with a zero byte behind it; at most CMD_OUTPUT bytes are kept */
+    size_t out_length;
+    int64_t took_ns;
+};
+
+#define CMD_OUTPUT (16U << 20)
+
+/* Runs it to its end. 0 however it exited: the tool's own file judges that. -1 with the fault when it could not be
+   started (InvalidDev naming the program when it is not installed) or its output could not be read. Any thread. */
+int cmd_run(const struct cmd *cmd, struct arena *a, struct cmd_result *out, struct fault *f);
+
+/* "/sbin/lvs exited with 5: <first line of stderr>" in text of the arena; for the sentences of faults. */
+const char *cmd_failure(const struct cmd *cmd, const struct cmd_result *result, struct arena *a);
+
+/* For tests: every cmd_run of the process goes to this function until it is NULL again. */
+typedef int cmd_runner(const struct cmd *cmd, struct arena *a, struct cmd_result *out, struct fault *f);
+void cmd_replace_runner(cmd_runner *runner);
+
+#endif
