@@ -8,28 +8,35 @@
 
 #include "server/base/arena.h"
 #include "server/base/fault.h"
+#include <stdbool.h>
 #include <stdint.h>
 
 struct cmd {
     const char *const *argv; /* NULL ends it; argv[0] is an absolute path */
-    const char *input;       /* what it reads on its standard input; NULL for nothing (/dev/null) */
-    unsigned seconds;        /* how long it may take; 0 stands for 60 */
-    int hold;                /* a descriptor the child keeps open as long as it lives, over the death of this process
-                                too (struct sr); -1 for none. 0 is never one: standard input */
+    const char *input; /* what it reads on its standard input, at most CMD_INPUT bytes; NULL for nothing (/dev/null).
+                          It goes into a pipe, whole and before the child starts: no copy is made anywhere else */
+    unsigned seconds;  /* how long it may take; 0 stands for 60 */
+    int hold;          /* a descriptor the child keeps open as long as it lives, over the death of this process
+                          too (struct sr); -1 for none. 0 is never one: standard input */
 };
 
 struct cmd_result {
     int status;            /* what it exited with; 128 + n when signal n ended it */
     bool timed_out;        /* it was killed: whatever it was to do is neither done nor not done */
-    const char *out, *err; /* what it printed, each with a zero byte behind it; at most CMD_OUTPUT bytes are kept */
-    size_t out_length;
+    bool cut;              /* it printed more than is kept: CMD_OUTPUT and CMD_ERRORS bytes */
+    const char *out, *err; /* what it printed, each with a zero byte behind it */
+    size_t out_length, err_length;
     int64_t took_ns;
 };
 
+#define CMD_INPUT  (64U << 10)
 #define CMD_OUTPUT (16U << 20)
+#define CMD_ERRORS (64U << 10)
 
-/* Runs it to its end. 0 however it exited: the tool's own file judges that. -1 with the fault when it could not be
-   started (InvalidDev naming the program when it is not installed) or its output could not be read. Any thread. */
+/* Runs it to its end: that of the program, not of what it may have left in the background. 0 however it exited: the
+   tool's own file judges that. -1 with the fault when it could not be started (InvalidDev naming the program when it is
+   not installed) or its output could not be read. Any thread. A child that even SIGKILL does not end, because the
+   kernel waits for a device, is left behind five seconds later and collected when it does end. */
 int cmd_run(const struct cmd *cmd, struct arena *a, struct cmd_result *out, struct fault *f);
 
 /* "/sbin/lvs exited with 5: <first line of stderr>" in text of the arena; for the sentences of faults. */
