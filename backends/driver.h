@@ -56,6 +56,9 @@ struct sr {
     /* What those hide, while a call runs that brought them (sr_create, sr_attach, probe); NULL otherwise, after a
        restart too: they are kept nowhere. */
     const struct secrets *secrets;
+    /* Where the document of a fault of connect goes, while a call runs that may connect the SR; NULL otherwise: then
+       nobody would read it. */
+    struct arena *scratch;
     int hold; /* to be inherited by every child that works for the SR (struct cmd): recovery waits for them; -1: none */
     bool connected;
     struct place place;

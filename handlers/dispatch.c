@@ -240,10 +240,12 @@ static int run(struct dispatch *d, struct call *c, struct fault *f)
 }
 
 /* What the call hid is its own: the SR forgets it with the call. Only calls whose turn is WHOLE lend it. */
-static void forget_secrets(struct call *c)
+static void forget_lent(struct call *c)
 {
-    if (c->sr && c->turn.lock == LOCK_WHOLE)
-        c->sr->secrets = NULL;
+    if (!c->sr || c->turn.lock != LOCK_WHOLE)
+        return;
+    c->sr->secrets = NULL;
+    c->sr->scratch = NULL;
 }
 
 void dispatch_run(struct dispatch *d, struct call *call)
@@ -257,7 +259,7 @@ void dispatch_run(struct dispatch *d, struct call *call)
         return;
     }
     int failed = run(d, call, &fault);
-    forget_secrets(call);
+    forget_lent(call);
     if (failed < 0) {
         call->fault = fault;
         drop_fresh(d, call);

@@ -46,6 +46,13 @@ static int count_holders(struct txn *t, struct call *c, size_t *others, const ch
     return 0;
 }
 
+/* What a call that connects the SR brings for it, until the call ends (dispatch.c). */
+static void lend(struct call *c)
+{
+    c->sr->secrets = &c->keys.secrets;
+    c->sr->scratch = c->arena;
+}
+
 /* sr_create */
 
 static int sr_create_look(struct dispatch *d, struct call *c, struct fault *f)
@@ -59,7 +66,7 @@ static int sr_create_look(struct dispatch *d, struct call *c, struct fault *f)
     if (backend_config_check(type, &c->keys.config, f) < 0)
         return -1;
     c->sr = registry_add(d->registry, &c->keys.sr, type, &c->keys.config, STANDING_SERVING);
-    c->sr->secrets = &c->keys.secrets;
+    lend(c);
     c->work->fresh = true;
     return 0;
 }
@@ -122,6 +129,14 @@ static int refuse_if_held(struct txn *t, struct call *c, struct fault *f)
     return 0;
 }
 
+static int sr_delete_look(struct dispatch *d, struct call *c, struct fault *f)
+{
+    (void) d, (void) f;
+    if (c->sr)
+        lend(c);
+    return 0;
+}
+
 static int sr_delete_check(struct txn *t, struct call *c, struct fault *f)
 {
     if (!c->sr) { /* the specification: it succeeds if the SR does not exist */
@@ -161,7 +176,8 @@ static int forget_sr(struct dispatch *d, struct call *c, struct fault *f)
     return 0;
 }
 
-const struct phases sr_delete_phases = {.check = sr_delete_check,
+const struct phases sr_delete_phases = {.look = sr_delete_look,
+                                        .check = sr_delete_check,
                                         .act = sr_delete_act,
                                         .record = sr_delete_record,
                                         .undo = sr_delete_undo,
@@ -220,7 +236,7 @@ static int introduce_sr(struct dispatch *d, struct call *c, struct fault *f)
     if (backend_config_check(type, &c->keys.config, f) < 0)
         return -1;
     c->sr = registry_add(d->registry, &c->keys.sr, type, &c->keys.config, STANDING_SERVING);
-    c->sr->secrets = &c->keys.secrets;
+    lend(c);
     c->work->fresh = true;
     return 0;
 }
@@ -228,7 +244,7 @@ static int introduce_sr(struct dispatch *d, struct call *c, struct fault *f)
 static int sr_attach_look(struct dispatch *d, struct call *c, struct fault *f)
 {
     if (c->sr)
-        c->sr->secrets = &c->keys.secrets;
+        lend(c);
     if (c->sr && registry_is_stuck(d->registry, &c->keys.sr)) {
         if (recover_sr(d, c->sr, f) < 0)
             return -1;

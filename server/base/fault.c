@@ -39,6 +39,7 @@ int fault_set(struct fault *f, enum fault_code code, const char *fmt, ...)
     vsnprintf(f->detail, sizeof f->detail, fmt, args);
     va_end(args);
     f->code = code;
+    f->document = NULL;
     return -1;
 }
 
@@ -63,8 +64,16 @@ int fault_prefix(struct fault *f, const char *fmt, ...)
     va_start(args, fmt);
     vsnprintf(what, sizeof what, fmt, args);
     va_end(args);
+    const char *document = f->document;
     memcpy(old, f->detail, sizeof old);
-    return fault_set(f, f->code, "%s: %s", what, old);
+    fault_set(f, f->code, "%s: %s", what, old);
+    f->document = document;
+    return -1;
+}
+
+void fault_document(struct fault *f, const char *document)
+{
+    f->document = document && strlen(document) <= FAULT_DOCUMENT ? document : NULL;
 }
 
 /* Length of the well-formed UTF-8 character at s that XML 1.0 allows, or 0. */
@@ -89,10 +98,14 @@ static size_t xml_char_length(const unsigned char *s)
     return 0;
 }
 
-static void make_xml_text(char *text)
+static void make_xml_line(char *text)
 {
     for (unsigned char *s = (unsigned char *) text; *s;) {
         size_t n = xml_char_length(s);
+        if (*s == '\n' || *s == '\r') {
+            *s = ' ';
+            n = 1;
+        }
         if (n == 0) {
             *s = '?';
             n = 1;
@@ -108,5 +121,5 @@ void fault_string(const struct fault *f, char *out, size_t size)
         snprintf(out, size, "%s [opterr=%s]", text, f->detail);
     else
         snprintf(out, size, "%s", text);
-    make_xml_text(out);
+    make_xml_line(out);
 }

@@ -17,10 +17,16 @@ enum fault_code {
 
 #define FAULT_DETAIL 768
 
+/* The most bytes of a document; whoever makes one leaves out entries that do not fit. */
+#define FAULT_DOCUMENT (256U << 10)
+
 struct fault {
     enum fault_code code;
     char detail[FAULT_DETAIL]; /* for the person who reads it at night: what was tried, on which object, what came back
                                 */
+    /* An XML document for programs, what the caller may choose from (targets, LUNs, exports); NULL when there is none.
+       Lives in the arena of the call. */
+    const char *document;
 };
 
 struct fault_row {
@@ -37,6 +43,8 @@ const struct fault_row *fault_row(enum fault_code code);
 int fault_set(struct fault *f, enum fault_code code, const char *fmt, ...) PRINTF(3, 4);
 /* Appends ": " and the text of errno; errno ENOSPC and EDQUOT always become SRNoSpace. */
 int fault_errno(struct fault *f, enum fault_code code, const char *fmt, ...) PRINTF(3, 4);
+/* Gives a fault that is set its document; one of more than FAULT_DOCUMENT bytes is left out. */
+void fault_document(struct fault *f, const char *document);
 /* Writes context in front of the detail. */
 int fault_prefix(struct fault *f, const char *fmt, ...) PRINTF(2, 3);
 
@@ -51,7 +59,8 @@ static inline int fault_minus_one(int result)
 #define fault_prefix(...) fault_minus_one(fault_prefix(__VA_ARGS__))
 
 /* "description [opterr=detail]", as xapi's storage manager writes it; without the bracket when there is no detail.
-   Bytes that are not UTF-8, and characters XML cannot carry, become '?'. */
+   One line: bytes that are not UTF-8, and characters XML cannot carry, become '?', line ends blanks. On the wire the
+   document follows it on lines of its own. */
 void fault_string(const struct fault *f, char *out, size_t size);
 
 #endif

@@ -134,3 +134,10 @@ bool document_fault(const char *text, size_t length, int *code, struct text *sen
     read_sentence(c, sentence);
     return true;
 }
+
+const char *document_of_sentence(const char *sentence)
+{
+    static const char start[] = "<?xml ";
+    const char *line = strchr(sentence, '\n');
+    return line && strncmp(line + 1, start, sizeof start - 1) == 0 ? line + 1 : sentence;
+}

@@ -13,4 +13,7 @@ bool document_calls(const char *text, size_t length, const char *name);
    and the faultString's text, entities resolved, is added to sentence. */
 bool document_fault(const char *text, size_t length, int *code, struct text *sentence);
 
+/* The XML document that follows the first line of a fault's sentence; the whole of it when none does. */
+const char *document_of_sentence(const char *sentence);
+
 #endif

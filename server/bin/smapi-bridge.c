@@ -11,7 +11,7 @@
 #include <sys/prctl.h>
 
 #define TYPE_MAX     32
-#define DOCUMENT_MAX 65536U /* bytes */
+#define DOCUMENT_MAX (FAULT_DOCUMENT + 65536U) /* bytes */
 
 /* The arguments hold secrets and every process of the host can read them: they are copied once and overwritten. */
 static int take_call(int argc, char **argv, char **out, struct fault *f)
@@ -59,7 +59,8 @@ static void write_fault(const struct fault *f, struct text *out)
     text_add(out, "</string></value></member>\n</struct></value>\n</fault>\n</methodResponse>\n");
 }
 
-/* The answer goes out as it is; of a fault, its sentence goes to stderr, where xapi takes what it shows to people. */
+/* The answer goes out as it is; of a fault, its document goes to stderr, where xapi takes what programs parse, or else
+   its sentence, which it shows to people. */
 static int answer(const char *reply, size_t length, const struct bridge_conf *conf)
 {
     int code = 0;
@@ -70,7 +71,8 @@ static int answer(const char *reply, size_t length, const struct bridge_conf *co
     if (!is_fault)
         return 0;
     text_add(&sentence, "\n");
-    if (io_write(STDERR_FILENO, sentence.data, sentence.length) < 0 || !conf->exit_fault)
+    const char *shown = document_of_sentence(sentence.data);
+    if (io_write(STDERR_FILENO, shown, strlen(shown)) < 0 || !conf->exit_fault)
         return 0;
     return code < 1 ? 1 : code > 125 ? 125 : code;
 }

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "server/wire/write.h"
+#include "server/base/text.h"
 #include "server/wire/utf8.h"
 
 #include <stdlib.h>
@@ -169,8 +170,15 @@ char *wire_write_fault(const struct fault *f, size_t *length)
 {
     char sentence[FAULT_DETAIL + 256];
     fault_string(f, sentence, sizeof sentence);
+    AUTO_TEXT struct text whole = TEXT_OF(sizeof sentence + 1 + FAULT_DOCUMENT);
+    text_add(&whole, sentence);
+    if (f->document) {
+        text_add(&whole, "\n");
+        text_add(&whole, f->document);
+    }
+    require(!whole.full);
     size_t legal_length;
-    AUTO_FREE char *legal = legal_copy(sentence, strlen(sentence), &legal_length);
+    AUTO_FREE char *legal = legal_copy(whole.data, whole.length, &legal_length);
     /* Not by xmlrpc_env_set_fault, which would turn ESCAPE into another character. */
     xmlrpc_env env, fault = {.fault_occurred = 1, .fault_code = (int) f->code, .fault_string = legal};
     xmlrpc_env_init(&env);

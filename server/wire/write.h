@@ -11,7 +11,8 @@
    UTF-8, and characters XML cannot carry, become '?'. An integer outside 32 bits aborts, in every build: sizes go as
    strings. Never fails: out of memory aborts. The caller frees. */
 char *wire_write_result(const struct value *v, size_t *length);
-/* A fault with the int faultCode and the faultString of fault_string(). */
+/* A fault with the int faultCode and as faultString that of fault_string(), then, when the fault has one, "\n" and its
+   document. */
 char *wire_write_fault(const struct fault *f, size_t *length);
 /* The answer of system.multicall: an array with an element for each of these answers, which the two above made: an
    array of the one result, or the struct of the fault. */

@@ -16,6 +16,7 @@ import threading
 import time
 import unittest
 import uuid
+import xml.dom.minidom
 import xmlrpc.client
 
 BRIDGE = os.environ["SMAPI_BRIDGE"]
@@ -408,6 +409,25 @@ class Faults(BridgeTest):
         outcome = self.run_bridge(call_of("vdi_activate"))
         self.assertEqual((outcome.status, outcome.out), (0, reply))
         self.assertEqual(outcome.err.decode(), self.SENTENCE + "\n")
+
+    def test_of_a_fault_with_a_document_only_that_is_on_stderr(self):
+        document = ('<?xml version="1.0" ?>\n<iscsi-target-iqns>\n\t<TGT><TargetIQN>iqn.2026-11.a:&lt;b&gt;</TargetIQN></TGT>\n'
+                    "</iscsi-target-iqns>\n")
+        reply = fault_of(96, "The request is missing ... [opterr=2 targets]\n" + document)
+        self.stand_in(replying(http(reply)))
+        outcome = self.run_bridge(call_of("sr_probe"))
+        self.assertEqual((outcome.status, outcome.out), (0, reply))
+        self.assertEqual(outcome.err.decode().rstrip("\n"), document.rstrip("\n"))
+        self.assertEqual(xml.dom.minidom.parseString(outcome.err).documentElement.tagName, "iscsi-target-iqns")
+
+    def test_a_document_of_a_thousand_entries_reaches_stderr_whole(self):
+        document = '<?xml version="1.0" ?>\n<l>' + "<e>%s</e>" % ("x" * 100) * 2300 + "</l>\n"
+        self.stand_in(replying(http(fault_of(107, "The SCSIid [opterr=which]\n" + document))))
+        self.assertEqual(self.run_bridge(call_of("sr_probe")).err.decode().strip(), document.strip())
+
+    def test_a_second_line_that_is_no_document_is_shown_with_the_first(self):
+        self.stand_in(replying(http(fault_of(68, "no\n<?xmlish"))))
+        self.assertEqual(self.run_bridge(call_of("sr_probe")).err, b"no\n<?xmlish\n")
 
     def test_references_in_a_sentence_are_resolved_for_people(self):
         reply = (b"<?xml version='1.0'?><methodResponse><fault><value><struct>"

@@ -138,6 +138,17 @@ class Certificates(FrontTest):
                     wire.answer().value()
                 self.assertEqual(fault.exception.faultCode, 2001)
 
+    def test_a_faults_document_reaches_remote_and_local_callers_behind_the_sentence(self):
+        for wire in (self.front.admin(), self.front.unix()):
+            with wire:
+                wire.send(post("fake.document"))
+                with self.assertRaises(xmlrpc.client.Fault) as fault:
+                    wire.answer().value()
+                sentence, _, document = fault.exception.faultString.partition("\n")
+                self.assertEqual(fault.exception.faultCode, 96)
+                self.assertTrue(sentence.endswith("[opterr=choose one]"), sentence)
+                self.assertEqual(document, '<?xml version="1.0" ?>\n<list><a>&amp;</a></list>\n')
+
     def test_only_tls_12_and_13_with_forward_secrecy(self):
         def offer(*options):
             run = subprocess.run(["openssl", "s_client", "-connect", f"127.0.0.1:{self.front.port}", "-cert",

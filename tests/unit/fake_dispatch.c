@@ -6,6 +6,7 @@
      fake.slow     waits for its first parameter, milliseconds, on a worker; the second is the SR, if any
      fake.lease    the same, as a lease call
      fake.epoch    answers epoch 7
+     fake.document a fault with a document that lies in the call's arena
      fake.large    answers its first parameter, bytes, of text
    FAKE_RECOVERY_MS: there is one SR to recover, which takes that long. */
 #include "handlers/dispatch.h"
@@ -167,9 +168,18 @@ static struct value *answer(struct dispatch *d, struct call *call)
     return value_string(call->arena, m->name);
 }
 
+static void fail_with_document(struct call *call)
+{
+    fault_set(&call->fault, FAULT_ConfigTargetIQNMissing, "choose one");
+    fault_document(&call->fault, arena_text(call->arena, "<?xml version=\"1.0\" ?>\n<list><a>&amp;</a></list>\n"));
+}
+
 void dispatch_run(struct dispatch *d, struct call *call)
 {
-    call->result = answer(d, call);
+    if (strcmp(fake_of(call)->name, "fake.document") == 0)
+        fail_with_document(call);
+    else
+        call->result = answer(d, call);
     if (strcmp(fake_of(call)->name, "fake.counts") != 0)
         atomic_fetch_add(&d->ended, 1);
     end(d, call);

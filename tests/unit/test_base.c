@@ -75,6 +75,38 @@ static void a_fault_never_carries_what_xml_cannot(void **state)
     assert_string_equal(text, "Invalid argument [opterr=a?b? c\xc3\xa9 ???]");
 }
 
+static void a_fault_is_one_line_whatever_a_program_printed(void **state)
+{
+    (void) state;
+    struct fault f;
+    char text[1024];
+    fault_set(&f, FAULT_ISCSILogin, "iscsiadm said\r\n<?xml ?>\n");
+    fault_string(&f, text, sizeof text);
+    assert_null(strpbrk(text, "\r\n"));
+    assert_non_null(strstr(text, "[opterr=iscsiadm said  <?xml ?> ]"));
+}
+
+static void a_document_stays_with_its_fault_until_that_is_replaced(void **state)
+{
+    (void) state;
+    struct fault f;
+    fault_set(&f, FAULT_ConfigTargetIQNMissing, "which target");
+    assert_null(f.document);
+    fault_document(&f, "<?xml ?><a/>");
+    fault_prefix(&f, "SR x");
+    assert_string_equal(f.document, "<?xml ?><a/>");
+    assert_string_equal(f.detail, "SR x: which target");
+    AUTO_FREE char *large = calloc(1, FAULT_DOCUMENT + 2);
+    memset(large, 'x', FAULT_DOCUMENT + 1);
+    fault_document(&f, large);
+    assert_null(f.document);
+    large[FAULT_DOCUMENT] = '\0';
+    fault_document(&f, large);
+    assert_ptr_equal(f.document, large);
+    fault_set(&f, FAULT_EIO, "another");
+    assert_null(f.document);
+}
+
 static void text_stops_at_its_ceiling(void **state)
 {
     (void) state;
@@ -115,6 +147,8 @@ int main(void)
         cmocka_unit_test(all_94_specified_faults_stand_first),
         cmocka_unit_test(a_fault_reads_description_and_detail),
         cmocka_unit_test(a_fault_never_carries_what_xml_cannot),
+        cmocka_unit_test(a_fault_is_one_line_whatever_a_program_printed),
+        cmocka_unit_test(a_document_stays_with_its_fault_until_that_is_replaced),
         cmocka_unit_test(text_stops_at_its_ceiling),
         cmocka_unit_test(xml_and_json_are_escaped),
         cmocka_unit_test(pairs_replace_by_key),

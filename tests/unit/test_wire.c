@@ -282,6 +282,19 @@ static void a_fault_is_written_with_code_and_sentence(void **state)
     assert_non_null(strstr(reply, "[opterr=held by &lt;host&gt; &amp; co]</string>"));
 }
 
+static void a_document_stands_behind_the_sentence_on_lines_of_its_own(void **state)
+{
+    (void) state;
+    struct fault f;
+    fault_set(&f, FAULT_ConfigTargetIQNMissing, "two");
+    fault_document(&f, "<?xml version=\"1.0\" ?>\n<a>\n\t<b>x &amp; y</b>\n</a>\n");
+    size_t length;
+    AUTO_FREE char *reply = wire_write_fault(&f, &length);
+    assert_non_null(
+        strstr(reply, "[opterr=two]\n&lt;?xml version=\"1.0\" ?&gt;\n&lt;a&gt;\n\t&lt;b&gt;x &amp;amp; y&lt;/b&gt;\n"
+                      "&lt;/a&gt;\n</string>"));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -301,6 +314,7 @@ int main(void)
         cmocka_unit_test(what_was_read_is_written_without_attributes),
         cmocka_unit_test(an_integer_past_32_bits_aborts),
         cmocka_unit_test(a_fault_is_written_with_code_and_sentence),
+        cmocka_unit_test(a_document_stands_behind_the_sentence_on_lines_of_its_own),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
