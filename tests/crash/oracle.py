@@ -2,11 +2,12 @@
 """What must be true after a crash, and a recipe for each changing method: how to prepare for it, do it, and tell from
 outside whether it was done."""
 import os
+import subprocess
 import threading
 import time
 
 import vhd
-from lab import MIB, Fault, new_uuid
+from lab import KINDS, MIB, Fault, describe, new_uuid, type_row
 from trees import write_pieces
 
 CONTENT = (512, b"once" * 1024), (2 * MIB, b"more" * 128)  # what is written into a disk
@@ -77,6 +78,20 @@ def attached(sr):
             return fault.code == 46
         raise
     raise AssertionError("a disk that does not exist was attached")
+
+
+_knows_fsck = {}
+
+
+def fsck(program, config):
+    """What smapid --fsck says of the store and the media, "" when it finds no difference."""
+    if program not in _knows_fsck:
+        usage = subprocess.run([program, "--help"], capture_output=True, check=True, text=True)
+        _knows_fsck[program] = "--fsck" in usage.stdout
+    if not _knows_fsck[program]:
+        return ""
+    run = subprocess.run([program, "--config", config, "--fsck"], capture_output=True, check=False, text=True)
+    return "" if run.returncode == 0 else f"{run.returncode} {run.stdout}{run.stderr}"
 
 
 class Recipe:
@@ -550,6 +565,18 @@ RECIPES = {"sr_create": [SrCreate], "sr_delete": [SrDelete], "sr_attach": [SrAtt
            "vdi_compose": [VdiCompose], "vdi_epoch_begin": [VdiEpochBegin],
            "vdi_attach_from_config": [FromConfig], "vdi_detach_from_config": [FromConfigBack],
            "vdi_resize": [VdiResize, VdiResizeRaw, VdiResizeTable, VdiResizeLeaf]}
+
+
+def changing():
+    """Rows of the methods that change something."""
+    return [row for row in describe()["methods"] if row["effect"] != "reads"]
+
+
+def series():
+    """(kind, method's row, recipe) of all that types offer."""
+    return [(kind, row, recipe) for kind in KINDS for row in changing()
+            if not row["capability"] or row["capability"] in type_row(kind)["offers"]
+            for recipe in RECIPES[row["name"]] if kind in recipe.kinds]
 
 
 def new_image(sr, suffix=".vhd"):

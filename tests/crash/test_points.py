@@ -10,8 +10,8 @@ import unittest
 from concurrent.futures import ThreadPoolExecutor
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "e2e"))
-from lab import KINDS, Fault, Lab, Pki, describe, new_uuid, type_row  # noqa: E402
-from oracle import RECIPES, consistent, picture  # noqa: E402
+from lab import Fault, Lab, Pki, describe, new_uuid  # noqa: E402
+from oracle import RECIPES, changing, consistent, picture, series  # noqa: E402
 
 BROKEN = (OSError, http.client.HTTPException)
 IN_RECOVERY = {"recovery_before_op", "recovery_after_op"}
@@ -22,17 +22,6 @@ ENOUGH = 3  # failures of one series
 
 def points():
     return {row["name"] for row in describe()["points"]}
-
-
-def changing():
-    return [row for row in describe()["methods"] if row["effect"] != "reads"]
-
-
-def series():
-    """(kind, method's row, recipe) of all that types offer."""
-    return [(kind, row, recipe) for kind in KINDS for row in changing()
-            if not row["capability"] or row["capability"] in type_row(kind)["offers"]
-            for recipe in RECIPES[row["name"]] if kind in recipe.kinds]
 
 
 class Trial:

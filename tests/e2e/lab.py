@@ -113,6 +113,7 @@ class Lab:
         self.local_host = new_uuid()
         self.port = None
         self.process = None
+        self.environment = {}  # more of it, for the daemon alone
         self.clients = []
         os.mkdir(self.state, 0o700)
         os.mkdir(self.mounts, 0o755)
@@ -155,7 +156,7 @@ class Lab:
             self.arm(point)
         for client in self.clients:
             client.close()
-        environment = {**os.environ, "SMAPI_POINT": "@" + self._arming}
+        environment = {**os.environ, "SMAPI_POINT": "@" + self._arming, **self.environment}
         argv = [program("smapid"), "--config", self.config_path]
         for name, value in settings.items():
             argv += ["--set", f"{name.replace('__', '.', 1)}={value}"]
@@ -178,7 +179,7 @@ class Lab:
                 raise AssertionError(f"smapid is not ready after {self.START_SECONDS} s:\n{self.log()}")
             if self._listening() and self._ready():
                 return True
-            time.sleep(0.005)
+            time.sleep(0.002)
         return False
 
     def _listening(self):

@@ -1,0 +1,240 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Kill at every system call that changes something: of every changing method of dummy, file with VHD and file with raw
+images (computed from smapid --describe), then again inside the recovery. What is killed is the real daemon, reached
+through its socket, with shim.so preloaded.
+
+What must hold after each: oracle.py's promises, and, over all kills of a call in order: the effect is not there before
+its commit began to be written where the call is undone without an operation id, never goes again once it is there, and
+is there from the moment the commit was synced.
+
+Quick: every call once, and with an operation id every call once with a second death at one call of the recovery, each
+at another one. Deep (SMAPI_DEEP): the second death at every call of the recovery, and writes cut in half.
+"""
+import json
+import os
+import sys
+import time
+import traceback
+import unittest
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "e2e"))
+from client import Fault  # noqa: E402
+from lab import new_uuid, rounds  # noqa: E402
+from oracle import RECIPES, changing, consistent, picture, series  # noqa: E402
+from shim import BROKEN, ENOUGH, KILL, KILL_HALF, SWALLOW, check_fsck, each, tmp_in_memory  # noqa: E402
+
+DEEP = rounds(1) > 1
+LOG = "smapid.db-wal"
+FIGURES = os.environ.get("SMAPI_FIGURES")  # a file for the deep run's figures
+
+
+def setUpModule():
+    tmp_in_memory()
+
+
+class Died:
+    """How far the calls of a recorded run had come."""
+
+    def __init__(self, records):
+        self.count = len(records)
+        log = [i for i, r in enumerate(records, 1) if r.path.endswith(LOG)]
+        syncs = [i for i in log if records[i - 1].op in ("fsync", "fdatasync")]
+        self.synced = syncs[-1] if syncs else 0  # the last commit's
+        before = syncs[-2] if len(syncs) > 1 else 0
+        self.written = next((i for i in log if i > before), 0)  # the last commit's first write
+
+
+def repeat(stage, done, op):
+    """The call once more, as its caller would who has heard nothing."""
+    recipe, sr, test = stage.recipe, stage.sr, stage.recipe.test
+    try:
+        stage.act(op)
+    except Fault as fault:
+        test.assertTrue(done and not op and fault.code in recipe.repeated, fault)
+    recipe.final(sr)
+    consistent(test, sr, recipe.strangers)
+
+
+def settled(stage):
+    consistent(stage.recipe.test, stage.sr, stage.recipe.strangers)
+    check_fsck(stage.lab)
+    return stage.recipe.done(stage.sr)
+
+
+def unmoved(stage):
+    before = picture(stage.sr)
+    stage.lab.restart()
+    stage.recipe.test.assertEqual(picture(stage.sr), before, "a second recovery changes something")
+
+
+def killed(stage, action, n, op=None):
+    """Whether the daemon died at the n-th call of the method."""
+    stage.start()
+    stage.lab.control.arm(action, n)
+    try:
+        stage.act(op)
+    except BROKEN:
+        stage.recipe.test.assertTrue(stage.lab.died(), stage.lab.log())
+        return True
+    stage.recipe.test.assertEqual(stage.lab.control.get("acted"), 0)
+    return False
+
+
+def once(stage, died, action, n, last):
+    """One kill without an operation id. Whether the effect is there, None when that is not to be told."""
+    test, recipe = stage.recipe.test, stage.recipe
+    if not killed(stage, action, n):
+        raise AssertionError(f"it does not come to call {n} of {died.count}")
+    stage.lab.control.disarm()
+    stage.lab.start()
+    done = settled(stage)
+    if done is not None:
+        if n > died.synced > 0:
+            test.assertTrue(done, "what was committed is gone")
+        if recipe.undone and n <= died.written and stage.row["effect"] == "medium" and not recipe.past:
+            test.assertFalse(done, "what nobody can have heard of was kept")
+        test.assertFalse(last and not done, "it was there after an earlier kill")
+    repeat(stage, done, None)
+    unmoved(stage)
+    return done
+
+
+def second_deaths(total, n):
+    """Where the recovery from the n-th kill is to die."""
+    if not total:
+        return ()
+    return range(1, total + 1) if DEEP else (1 + (n * 7) % total,)
+
+
+def recovery_length(stage, action, n, op):
+    """How many calls the start after this kill makes."""
+    if not killed(stage, action, n, op):
+        return 0
+    stage.lab.control.arm()
+    stage.lab.start()
+    return stage.lab.control.get("count")
+
+
+def twice(stage, action, n, m, op):
+    """A kill, and one at the m-th call of the start that follows."""
+    if not killed(stage, action, n, op):
+        raise AssertionError(f"it does not come to call {n}")
+    stage.lab.control.arm(KILL, m)
+    stage.lab.launch()
+    if not stage.lab.wait_ready():
+        stage.recipe.test.assertTrue(stage.lab.died(), stage.lab.log())
+        stage.lab.control.disarm()
+        stage.lab.start()
+    stage.lab.control.disarm()
+    repeat(stage, settled(stage), op)
+    unmoved(stage)
+
+
+def guarded(stage, failed, where, trial, *args):
+    """The trial's answer; what goes wrong is written down."""
+    try:
+        return trial(*args)
+    except Exception:
+        failed.append((where, traceback.format_exc() + stage.lab.log()[-2000:]))
+        stage.lab.end()
+        return None
+
+
+def kill_once(stage, failed):
+    """Every call of the method; how many there are."""
+    records = stage.survey()
+    died, done, runs = Died(records), False, 0
+    for n, record in enumerate(records, 1):
+        for action in (KILL, KILL_HALF) if DEEP and record.op == "write" else (KILL,):
+            now = guarded(stage, failed, f"call {n}: {record}", once, stage, died, action, n, done)
+            done = done or bool(now)
+            runs += 1
+        if len(failed) >= ENOUGH:
+            break
+    return {"calls": died.count, "runs": runs}
+
+
+def kill_twice(stage, failed):
+    op = new_uuid()
+    records = stage.survey(op)
+    runs = length = 0
+    for n, record in enumerate(records, 1):
+        if DEEP or not length or n % 8 == 0:
+            length = guarded(stage, failed, f"call {n}: {record}", recovery_length, stage, KILL, n, op) or 0
+        for m in second_deaths(length, n):
+            guarded(stage, failed, f"call {n}: {record}, then {m} of {length}", twice, stage, KILL, n, m, op)
+            runs += 1
+        if len(failed) >= ENOUGH:
+            break
+    return {"calls": len(records), "runs": runs}
+
+
+def swallow_some(stage, failed):
+    """A kernel that lies: a call is said to be done and is not."""
+    records = stage.survey()
+    caught = tried = 0
+    for n, record in enumerate(records, 1):
+        if record.op not in ("write", "unlink", "rename", "link") or record.path.endswith(".lock"):
+            continue
+        tried += 1
+        found = []
+        guarded(stage, found, "", lied_to, stage, n)
+        caught += bool(found)
+    return {"tried": tried, "caught": caught}
+
+
+def lied_to(stage, n):
+    stage.start()
+    stage.lab.control.arm(SWALLOW, n)
+    stage.act()
+    stage.lab.control.disarm()
+    stage.lab.kill9()
+    stage.lab.start()
+    stage.recipe.test.assertIsNot(settled(stage), False, "acknowledged, and not done")
+    stage.recipe.final(stage.sr)
+    consistent(stage.recipe.test, stage.sr, stage.recipe.strangers)
+
+
+class KillAtEveryCall(unittest.TestCase):
+    maxDiff = None
+
+    def all_of(self, judge, todo=None):
+        began, totals, worst = time.monotonic(), {}, []
+        for name, figures, failed in each(judge, todo or series()):
+            for key, value in (figures or {}).items():
+                totals[key] = totals.get(key, 0) + value
+            worst.append((name, figures))
+            for where, trace in failed:
+                with self.subTest(series=name, where=where):
+                    self.fail(trace)
+        totals["series"] = len(worst)
+        print(f"{judge.__name__}: {totals}, {time.monotonic() - began:.0f} s", flush=True)
+        if DEEP and FIGURES:
+            with open(FIGURES, "a", encoding="ascii") as out:
+                json.dump({"suite": "kill_calls", "test": judge.__name__, "totals": totals, "each": worst,
+                           "seconds": round(time.monotonic() - began)}, out)
+                out.write("\n")
+        return totals
+
+    def test_the_matrix_has_every_changing_method(self):
+        self.assertEqual({row["name"] for row in changing()}, {row["name"] for _, row, _ in series()})
+        self.assertEqual({row["name"] for row in changing()}, set(RECIPES))
+
+    def test_a_kill_at_any_call_loses_and_leaves_nothing(self):
+        totals = self.all_of(kill_once)
+        self.assertGreater(totals["runs"], 10 * totals["series"])
+
+    def test_a_second_kill_inside_the_recovery_does_not_either(self):
+        totals = self.all_of(kill_twice)
+        self.assertGreater(totals["runs"], 10 * totals["series"])
+
+    def test_a_call_that_was_not_made_is_noticed(self):
+        """This harness sees: most lies of the kernel about one call turn it red."""
+        todo = [one for one in series() if one[0] == "file" and one[2].__name__ in
+                ("VdiCreate", "VdiDelete", "VdiSnapshot")]
+        totals = self.all_of(swallow_some, todo)
+        self.assertGreater(totals["caught"], totals["tried"] / 2)
+
+
+if __name__ == "__main__":
+    unittest.main()

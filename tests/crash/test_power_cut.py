@@ -1,0 +1,157 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Power-cut states: each changing method is recorded call by call, from the running daemon to the end of a clean stop;
+power.py says what a power cut may leave of that, state directory and SR alike; each such state is built, the daemon
+started on it, and what it makes of it judged by oracle.py. What was answered must be there.
+
+Quick: a sample by a fixed seed, at least 2,000. Deep (SMAPI_DEEP): all of them, and those of recorded recoveries, until
+SMAPI_STATES (100,000) are judged.
+"""
+import json
+import os
+import random
+import sys
+import time
+import traceback
+import unittest
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "e2e"))
+from lab import new_uuid, rounds  # noqa: E402
+from oracle import consistent, series  # noqa: E402
+from power import Run, Tree  # noqa: E402
+from shim import BROKEN, ENOUGH, KILL, check_fsck, each, tmp_in_memory  # noqa: E402
+from test_kill_calls import repeat, settled  # noqa: E402
+
+DEEP = rounds(1) > 1
+SEED = int(os.environ.get("SMAPI_SEED") or 20261124)
+WANTED = int(os.environ.get("SMAPI_STATES") or (100000 if DEEP else 2300))
+FIGURES = os.environ.get("SMAPI_FIGURES")
+
+
+def setUpModule():
+    tmp_in_memory()
+
+
+def record(stage, op, blind):
+    """A run from here to the daemon's end."""
+    lab = stage.lab
+    stage.start()
+    tree = Tree(lab.root)
+    lab.record()
+    stage.act(op)
+    answered = len(lab.recorded())
+    lab.stop()
+    return tree, Run(tree, lab.stop_recording(), answered, blind)
+
+
+def record_recovery(stage, n, op, blind):
+    """The start after a kill at the n-th call of the method. None when the call does not come so far."""
+    lab = stage.lab
+    stage.start()
+    lab.control.arm(KILL, n)
+    try:
+        stage.act(op)
+        return None
+    except BROKEN:
+        assert lab.died()
+    lab.control.disarm()
+    tree = Tree(lab.root)
+    lab.record()
+    lab.start()
+    records = lab.stop_recording()
+    lab.kill9()
+    return tree, Run(tree, records, len(records) + 1, blind)
+
+
+def judge_state(stage, tree, run, state, op):
+    applied, torn, answered = state
+    lab, test = stage.lab, stage.recipe.test
+    lab.end()
+    lab.wipe()
+    lab.show_inodes(tree.build(run, applied, torn, lab.root))
+    lab.start()
+    done = settled(stage)
+    test.assertFalse(answered and done is False, "what was answered is gone")
+    repeat(stage, done, op)
+
+
+def told(run, state):
+    """A state for people."""
+    applied, torn, answered = state
+    lines = [f"  {'kept' if n in applied else 'LOST'} {'torn ' + str(torn[1]) + ' ' if torn and torn[0] == n else ''}"
+             f"{change.record}" for n, change in enumerate(run.changes) if n <= max(applied, default=0) + 4]
+    return ("answered\n" if answered else "") + "\n".join(lines)
+
+
+def judge_some(stage, failed, tree, run, op, chance, wanted):
+    """At most so many of a run's states; how many there were, and how many were judged."""
+    states = list(run.states())
+    chosen = states if wanted >= len(states) else chance.sample(states, wanted)
+    for state in chosen:
+        try:
+            judge_state(stage, tree, run, state, op)
+        except Exception:
+            failed.append((told(run, state), traceback.format_exc() + stage.lab.log()[-1500:]))
+            stage.lab.end()
+            if len(failed) >= ENOUGH:
+                break
+    return {"states": len(states), "judged": len(chosen)}
+
+
+def cut(stage, failed, share, blind):
+    """The states of one series: of the call with and without an operation id, and of recoveries from its kills."""
+    chance = random.Random(f"{SEED} {stage.kind} {type(stage.recipe).__name__}")
+    totals = {"states": 0, "judged": 0}
+
+    def add(recorded, op, wanted):
+        figures = judge_some(stage, failed, *recorded, op, chance, wanted)
+        for key, value in figures.items():
+            totals[key] += value
+
+    add(record(stage, None, blind), None, share if DEEP else share * 2 // 3)
+    op = new_uuid()
+    add(record(stage, op, blind), op, share if DEEP else share // 3)
+    n = 0
+    while DEEP and totals["judged"] < share and len(failed) < ENOUGH:
+        n += 1
+        recorded = record_recovery(stage, n, op, blind)
+        if not recorded:
+            break
+        add(recorded, op, share - totals["judged"])
+    return totals
+
+
+class PowerCut(unittest.TestCase):
+    maxDiff = None
+
+    def all_of(self, wanted, todo, blind=()):
+        began, totals, of_each, failures = time.monotonic(), {"states": 0, "judged": 0}, [], []
+        for name, figures, failed in each(cut, todo, -(-wanted // len(todo)), blind):
+            for key, value in (figures or {}).items():
+                totals[key] += value
+            of_each.append((name, figures))
+            failures += [(name, where, trace) for where, trace in failed]
+        print(f"power cut: {totals}, {time.monotonic() - began:.0f} s", flush=True)
+        if DEEP and FIGURES and not blind:
+            with open(FIGURES, "a", encoding="ascii") as out:
+                json.dump({"suite": "power_cut", "totals": totals, "each": of_each,
+                           "seconds": round(time.monotonic() - began)}, out)
+                out.write("\n")
+        return totals, failures
+
+    def test_what_was_answered_outlives_a_power_cut_and_nothing_half_made_does(self):
+        totals, failures = self.all_of(WANTED, series())
+        for name, where, trace in failures:
+            with self.subTest(series=name):
+                self.fail(f"{where}\n{trace}")
+        self.assertGreaterEqual(totals["judged"], WANTED if DEEP else 2000)
+
+    def test_without_the_syncs_of_directories_it_would_not(self):
+        """This harness sees: where syncs of directories, or of files, do nothing, states turn red."""
+        todo = [one for one in series() if one[0] == "file" and one[2].__name__ in ("VdiCreate", "VdiSnapshot")]
+        for blind in ("directory", "file"):
+            _, failures = self.all_of(120, todo, (blind,))
+            self.assertNotEqual(failures, [], f"no state shows that a {blind} was not synced")
+
+
+if __name__ == "__main__":
+    unittest.main()
