@@ -13,6 +13,7 @@
 #define SMAPI_BACKENDS_DRIVER_H
 
 #include "server/base/fault.h"
+#include "server/base/finding.h"
 #include "server/base/model.h"
 #include "server/base/secret.h"
 #include "server/base/text.h"
@@ -109,6 +110,11 @@ struct layout {
     int (*sr_scan)(struct sr *sr, const struct vdi_list *known, struct arena *a, struct vdi_list *out,
                    struct sr_totals *totals, struct fault *f);
     int (*sr_totals)(struct sr *sr, struct sr_totals *out, struct fault *f); /* physical_* only */
+    /* sr_attach for eyes only: fills sr->state when the place is marked as it must be, and changes nothing on it. */
+    int (*sr_look)(struct sr *sr, struct fault *f);
+    /* What a scan does not tell: names that no operation answers for any more, images under two names. Changes nothing.
+       Runs alone in its SR. */
+    int (*sr_judge)(struct sr *sr, struct findings *out, struct fault *f);
 
     /* Disks. create: wanted has uuid, location, size, format ("" for the default), labels; out is what stands. */
     int (*vdi_create)(struct sr *sr, const struct plan *plan, const struct vdi *wanted, struct arena *a,
@@ -131,6 +137,9 @@ struct layout {
     /* Out of the disk and everything it was made from: all bytes the guest sees, to out_fd from where it stands; zeros
        are left out where that is the end of a regular file. Any thread; nobody writes to the disk meanwhile. */
     int (*vdi_read)(struct sr *sr, const struct vdi *vdi, int out_fd, struct fault *f);
+    /* The disk's own image holds together to its last block; -1 with VDILoad saying what does not. Nobody writes to it
+       meanwhile. */
+    int (*vdi_verify)(struct sr *sr, const struct vdi *vdi, struct fault *f);
     /* The disk becomes what it was made from: an empty child of its parent, of its own size. Unimplemented when it has
        no parent. */
     int (*vdi_reset)(struct sr *sr, const struct plan *plan, const struct vdi *vdi, struct arena *a, struct vdi *out,

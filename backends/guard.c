@@ -3,6 +3,7 @@
 
 #include "backends/layouts/file.h"
 #include "server/base/log.h"
+#include <errno.h>
 #include <string.h>
 #include <sys/stat.h>
 
@@ -295,6 +296,55 @@ int backend_sr_totals(struct sr *sr, struct sr_totals *out, struct fault *f)
     return 0;
 }
 
+int backend_sr_look(struct sr *sr, struct fault *f)
+{
+    if (!sr->type->layout->sr_look)
+        return refuse(sr->type, "way to be looked at while no smapid serves it", f);
+    if (sr->connected)
+        return backend_sr_check(sr, f);
+    if (connect_place(sr, f) < 0)
+        return -1;
+    if (result(sr, "sr_look", sr->type->layout->sr_look(sr, f), f) < 0) {
+        backend_sr_release(sr);
+        return -1;
+    }
+    sr->connected = true;
+    return 0;
+}
+
+int backend_sr_judge(struct sr *sr, struct findings *out, struct fault *f)
+{
+    if (backend_sr_check(sr, f) < 0)
+        return -1;
+    return sr->type->layout->sr_judge ? result(sr, "sr_judge", sr->type->layout->sr_judge(sr, out, f), f) : 0;
+}
+
+int backend_places(const struct backend_settings *settings, struct arena *a, struct uuid **out, size_t *count,
+                   struct fault *f)
+{
+    AUTO_DIR DIR *entries = opendir(settings->mount_base);
+    struct uuid *list = NULL;
+    size_t n = 0, room = 0;
+    errno = 0;
+    for (const struct dirent *e = entries ? readdir(entries) : NULL; e; e = readdir(entries)) {
+        struct uuid uuid;
+        if (!uuid_parse_text(e->d_name, &uuid))
+            continue;
+        if (n == room) {
+            struct uuid *more = ARENA_ARRAY(a, struct uuid, room = room ? room * 2 : 16);
+            if (n)
+                memcpy(more, list, n * sizeof *list);
+            list = more;
+        }
+        list[n++] = uuid;
+    }
+    if (errno && errno != ENOENT)
+        return fault_errno(f, FAULT_EIO, "list %s", settings->mount_base);
+    *out = list;
+    *count = n;
+    return 0;
+}
+
 int backend_sr_probe(const struct sr_type *type, const struct pairs *config, const struct secrets *secrets,
                      const struct backend_settings *settings, struct arena *a, struct found_list *out, struct fault *f)
 {
@@ -427,6 +477,15 @@ int backend_vdi_compose(struct sr *sr, const struct plan *plan, const struct vdi
     PROMISE(sr, "vdi_compose", sound(out, &plan->vdi, 0) && sound(base, &plan->base, 0));
     PROMISE(sr, "vdi_compose", uuid_equal(&out->parent, &plan->base) && base->hidden);
     return 0;
+}
+
+int backend_vdi_verify(struct sr *sr, const struct vdi *vdi, struct fault *f)
+{
+    if (!sr->type->layout->vdi_verify)
+        return 0;
+    if (backend_sr_check(sr, f) < 0)
+        return -1;
+    return result(sr, "vdi_verify", sr->type->layout->vdi_verify(sr, vdi, f), f);
 }
 
 int backend_vdi_read(struct sr *sr, const struct vdi *vdi, int out_fd, struct fault *f)

@@ -56,6 +56,14 @@ int backend_sr_scan(struct sr *sr, const struct vdi_list *known, struct arena *a
                     struct sr_totals *totals, struct fault *f);
 /* physical_size and physical_utilisation as they are now; virtual_allocation is 0. */
 int backend_sr_totals(struct sr *sr, struct sr_totals *out, struct fault *f);
+/* Connected for looking only, in a process that serves nobody; backend_sr_release ends it. Unimplemented where the type
+   cannot be looked at without changing something. */
+int backend_sr_look(struct sr *sr, struct fault *f);
+/* What is wrong on the medium beyond what a scan tells. */
+int backend_sr_judge(struct sr *sr, struct findings *out, struct fault *f);
+/* uuids of the names in the mount base. */
+int backend_places(const struct backend_settings *settings, struct arena *a, struct uuid **out, size_t *count,
+                   struct fault *f);
 int backend_sr_probe(const struct sr_type *type, const struct pairs *config, const struct secrets *secrets,
                      const struct backend_settings *settings, struct arena *a, struct found_list *out, struct fault *f);
 
@@ -82,6 +90,8 @@ int backend_vdi_reset(struct sr *sr, const struct plan *plan, const struct vdi *
 /* plan->vdi becomes a child of plan->base, which is parent; out and base: the two as they stand then. */
 int backend_vdi_compose(struct sr *sr, const struct plan *plan, const struct vdi *vdi, const struct vdi *parent,
                         struct arena *a, struct vdi *out, struct vdi *base, struct fault *f);
+/* The image of a disk, hidden or not, holds together to its last block; types without a way to tell succeed. */
+int backend_vdi_verify(struct sr *sr, const struct vdi *vdi, struct fault *f);
 /* All bytes of a disk, hidden or not, to out_fd. */
 int backend_vdi_read(struct sr *sr, const struct vdi *vdi, int out_fd, struct fault *f);
 /* The same of the image of that disk in a directory of images, without an SR: for rescue. */

@@ -142,6 +142,18 @@ static void describe_points(struct text *out)
     text_add(out, "]");
 }
 
+static void describe_findings(struct text *out)
+{
+    text_add(out, ",\n\"findings\":[");
+    for (size_t i = 0; i < FINDING_COUNT; i++) {
+        open_row(out, i == 0);
+        field(out, "kind", finding_rows[i].kind);
+        field(out, "text", finding_rows[i].text);
+        text_add(out, "}");
+    }
+    text_add(out, "]");
+}
+
 static void describe_statements(struct text *out)
 {
     size_t count;
@@ -165,6 +177,7 @@ void dispatch_describe(struct text *out)
     describe_faults(out);
     describe_types(out);
     describe_points(out);
+    describe_findings(out);
     describe_statements(out);
     text_add(out, "}\n");
 }

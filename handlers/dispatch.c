@@ -295,7 +295,8 @@ static int register_srs(struct dispatch *d, const struct found_rows *rows, struc
         if (!type)
             return fault_set(f, FAULT_SRUnknownType, "the store has SR %s of type \"%s\", which this program has not",
                              row->uuid.text, row->type);
-        registry_add(d->registry, &row->uuid, type, &row->config, STANDING_RECOVERING);
+        registry_add(d->registry, &row->uuid, type, &row->config,
+                     d->settings.looks ? STANDING_SERVING : STANDING_RECOVERING);
     }
     return 0;
 }

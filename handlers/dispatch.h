@@ -6,6 +6,7 @@
 #include "backends/driver.h"
 #include "handlers/call.h"
 #include "handlers/permissions.h"
+#include "server/base/finding.h"
 #include "store/store.h"
 
 struct dispatch;
@@ -13,6 +14,7 @@ struct dispatch;
 struct dispatch_settings {
     struct store *store;
     struct backend_settings backend;
+    bool looks;                      /* nobody is served: nothing is recovered, SRs are looked at as they are */
     struct permissions *permissions; /* who may what, asked anew for each call */
     unsigned multicall_max;          /* calls in one system.multicall */
     /* wire/write.h; given so that handlers know no XML. malloc'd results. */
@@ -43,6 +45,15 @@ void dispatch_run(struct dispatch *d, struct call *call);
 /* Ends a call that failed before dispatch_prepare, or could not get its turn: the fault is set, the reply is made. With
    the reply still NULL afterwards only a part of the call ended so, and the next part waits for call->turn. */
 void dispatch_refuse(struct dispatch *d, struct call *call);
+
+/* Whether everything agrees with everything, by finding.def, into out's arena. The first looks at what belongs to no
+   SR, and gives all SRs in order; the second at one SR, whose turn is WHOLE. strict reads every page of the database
+   and every image to its last block, and looks at SRs that no host has attached too. Changes nothing. */
+int dispatch_fsck(struct dispatch *d, bool strict, struct findings *out, struct uuid **srs, size_t *count,
+                  struct fault *f);
+int dispatch_fsck_sr(struct dispatch *d, const struct uuid *sr, bool strict, struct findings *out, struct fault *f);
+/* Connects an SR that is attached, for looking only, in a process that serves nobody. */
+int dispatch_look(struct dispatch *d, const struct uuid *sr, struct fault *f);
 
 /* All rows of all tables as JSON, for smapid --describe. */
 void dispatch_describe(struct text *out);

@@ -154,6 +154,14 @@ static int migrate(struct database *d, long long version, struct fault *f)
     return 0;
 }
 
+static int check_newest(struct database *d, long long version, struct fault *f)
+{
+    if (version == (long long) schema_newest())
+        return 0;
+    return fault_set(f, FAULT_EIO, "%s has schema %lld, this smapid %zu: it is brought up to date when smapid starts",
+                     d->path, version, schema_newest());
+}
+
 static int prepare(struct database *d, struct fault *f)
 {
     size_t count;
@@ -174,26 +182,26 @@ static int note_log(void *arg, sqlite3 *connection, const char *name, int pages)
     return SQLITE_OK;
 }
 
-static int connect(struct database *d, struct fault *f)
+static int connect(struct database *d, bool migrates, struct fault *f)
 {
     int flags = SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_EXRESCODE;
     if (sqlite3_open_v2(d->path, &d->connection, flags, NULL) != SQLITE_OK)
         return database_fault(d, "open", f);
     long long version = 0;
     if (harden(d, f) < 0 || apply_settings(d, f) < 0 || read_version(d, &version, f) < 0 || check(d, f) < 0 ||
-        migrate(d, version, f) < 0 || prepare(d, f) < 0)
+        (migrates ? migrate(d, version, f) : check_newest(d, version, f)) < 0 || prepare(d, f) < 0)
         return -1;
     sqlite3_wal_hook(d->connection, note_log, d);
     d->first_open = version == 0;
     return 0;
 }
 
-int database_open(struct database *d, const char *path, struct fault *f)
+int database_open(struct database *d, const char *path, bool migrates, struct fault *f)
 {
     *d = (struct database){.path = strdup(path)};
     if (!d->path)
         abort();
-    if (connect(d, f) == 0)
+    if (connect(d, migrates, f) == 0)
         return 0;
     database_close(d);
     return -1;

@@ -20,8 +20,8 @@ struct database {
 };
 
 /* path names a file that exists (it may be empty); nothing else in this process may open it before database_close.
-   d stays where it is until then. On failure d is closed again. */
-int database_open(struct database *d, const char *path, struct fault *f);
+   d stays where it is until then. On failure d is closed again. Without migrate an older schema is refused. */
+int database_open(struct database *d, const char *path, bool migrate, struct fault *f);
 void database_close(struct database *d); /* a zeroed one is fine */
 
 /* Copies the log back into the database once it is long, or now; what finds no room is done the next time. Not inside a

@@ -53,10 +53,10 @@ static int sync_parent(int fd)
     return parent < 0 || fsync(parent) < 0 ? -1 : 0;
 }
 
-static int open_directory(const char *dir, int *out, struct fault *f)
+static int open_directory(const char *dir, bool look, int *out, struct fault *f)
 {
-    bool made = mkdir(dir, 0700) == 0;
-    if (!made && errno != EEXIST)
+    bool made = !look && mkdir(dir, 0700) == 0;
+    if (!look && !made && errno != EEXIST)
         return fault_errno(f, FAULT_EIO, "make the state directory %s", dir);
     AUTO_FD int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (fd < 0)
@@ -102,6 +102,14 @@ static int take_lock(int directory, const char *dir, int *out, bool *in_use, str
     if (write_pid(fd) < 0)
         return fault_errno(f, FAULT_EIO, "write our pid to %s/smapid.lock", dir);
     *out = TAKE_FD(fd);
+    return 0;
+}
+
+static int check_there(int directory, const char *dir, struct fault *f)
+{
+    struct stat st;
+    if (fstatat(directory, "smapid.db", &st, AT_SYMLINK_NOFOLLOW) < 0 || st.st_size == 0)
+        return fault_set(f, FAULT_EIO, "there is no database in the state directory %s", dir);
     return 0;
 }
 
@@ -163,13 +171,14 @@ int place_write_server(const struct place *p, const struct uuid *server, struct 
     return 0;
 }
 
-int place_open(const char *dir, struct place *out, bool *in_use, struct fault *f)
+int place_open(const char *dir, bool look, struct place *out, bool *in_use, struct fault *f)
 {
     AUTO_FD int directory = -1;
     AUTO_FD int lock = -1;
     AUTO_FD int reserve = -1;
-    if (open_directory(dir, &directory, f) < 0 || take_lock(directory, dir, &lock, in_use, f) < 0 ||
-        make_database(directory, dir, f) < 0 || open_reserve(directory, dir, &reserve, f) < 0)
+    if (open_directory(dir, look, &directory, f) < 0 || take_lock(directory, dir, &lock, in_use, f) < 0 ||
+        (look && check_there(directory, dir, f) < 0) || make_database(directory, dir, f) < 0 ||
+        open_reserve(directory, dir, &reserve, f) < 0)
         return -1;
     *out = (struct place){TAKE_FD(directory), TAKE_FD(lock), TAKE_FD(reserve)};
     return 0;

@@ -17,8 +17,9 @@ struct place {
 /* Makes dir (mode 0700) when its parent exists, refuses one that another user owns or may write to, or that is on a
    network file system; takes <dir>/smapid.lock and writes our pid into it; makes <dir>/smapid.db, empty and 0600, when
    there is none. Held by another process: -1 with LockErr and *in_use set. Not to be called while this process has the
-   database open: opening its file a second time would drop SQLite's locks. */
-int place_open(const char *dir, struct place *out, bool *in_use, struct fault *f);
+   database open: opening its file a second time would drop SQLite's locks. With look neither directory nor database is
+   made: they must be there. */
+int place_open(const char *dir, bool look, struct place *out, bool *in_use, struct fault *f);
 void place_close(struct place *p);
 
 /* Sets room aside in <dir>/smapid.reserve, so that on a full disk the log can still be written. False when there is not

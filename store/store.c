@@ -68,13 +68,45 @@ static struct store *store_new(void)
     return s;
 }
 
-static int open_database(struct store *s, const char *dir, struct fault *f)
+static char *database_path(const char *dir)
 {
-    AUTO_FREE char *path = NULL;
+    char *path = NULL;
     if (asprintf(&path, "%s/smapid.db", dir) < 0)
         abort();
+    return path;
+}
+
+static int read_server(struct txn *t, void *arg, struct fault *f)
+{
+    struct store_meta *meta = arg;
+    AUTO_QUERY struct query q = QUERY(t, meta_find);
+    int found = query_next(&q, f);
+    if (found <= 0)
+        return found < 0 ? -1 : fault_set(f, FAULT_EIO, "the store has no row of what it is");
+    meta->server = query_uuid(&q, 0);
+    meta->start_seq = query_count(&q, 1);
+    return 0;
+}
+
+int store_look(const char *dir, struct store **out, bool *in_use, struct fault *f)
+{
+    *in_use = false;
+    struct store *s = store_new();
+    AUTO_FREE char *path = database_path(dir);
+    if (place_open(dir, true, &s->place, in_use, f) < 0 || database_open(&s->db, path, false, f) < 0 ||
+        store_run_alone(s, read_server, &s->meta, f) < 0 || store_thread_start(s, f) < 0) {
+        store_close(s);
+        return -1;
+    }
+    *out = s;
+    return 0;
+}
+
+static int open_database(struct store *s, const char *dir, struct fault *f)
+{
+    AUTO_FREE char *path = database_path(dir);
     struct start start = {0};
-    if (database_open(&s->db, path, f) < 0 || read_boot_id(&start.boot, f) < 0 ||
+    if (database_open(&s->db, path, true, f) < 0 || read_boot_id(&start.boot, f) < 0 ||
         place_read_server(&s->place, &start.server, f) < 0 || store_run_alone(s, start_meta, &start, f) < 0)
         return -1;
     if (!uuid_is(&start.server) && place_write_server(&s->place, &start.meta.server, f) < 0)
@@ -88,7 +120,8 @@ int store_open(const char *dir, struct store **out, bool *in_use, struct fault *
 {
     *in_use = false;
     struct store *s = store_new();
-    if (place_open(dir, &s->place, in_use, f) < 0 || open_database(s, dir, f) < 0 || store_thread_start(s, f) < 0) {
+    if (place_open(dir, false, &s->place, in_use, f) < 0 || open_database(s, dir, f) < 0 ||
+        store_thread_start(s, f) < 0) {
         store_close(s);
         return -1;
     }

@@ -29,6 +29,10 @@ void store_close(struct store *s); /* waits for queued work; NULL is fine */
    The schema is brought up to date by store/schema/NNNN.sql, one transaction each. */
 int store_open(const char *dir, struct store **out, bool *in_use, struct fault *f);
 
+/* The same for looking: the database must be there, with the schema of this program, and nothing in it changes; no
+   start is counted. */
+int store_look(const char *dir, struct store **out, bool *in_use, struct fault *f);
+
 /* Both return what the work returned, with its fault; EIO faults when the commit failed. SQLITE_FULL gives
    SRNoSpace naming the store; an I/O error of the store aborts the process: what is durable is no longer known. */
 int store_write(struct store *s, store_work *work, void *arg, struct fault *f);

@@ -41,6 +41,9 @@ struct image_format {
     int (*make)(int fd, const struct uuid *id, uint64_t size, struct fault *f);
     /* Reads and checks what stands. VDILoad, saying what is wrong, for anything that is not a sound image. */
     int (*info)(int fd, struct image_info *out, struct fault *f);
+    /* Every block has a place of its own, and whatever else info leaves out. NULL for a format that has nothing more.
+     */
+    int (*check)(int fd, struct fault *f);
     /* Writes the bytes the guest sees to out, from where it stands. Zeros are left out where out is a regular file that
        ends there; the file ends where the disk does. VDILoad for an image or a parent that cannot be read, EIO or
        SRNoSpace for what cannot be written. */

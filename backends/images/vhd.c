@@ -42,6 +42,18 @@ static int vhd_info(int fd, struct image_info *out, struct fault *f)
     return 0;
 }
 
+static int check_whole(int fd, struct fault *f)
+{
+    struct vhd_image image;
+    uint64_t data_end;
+    if (vhd_image_load(fd, &image, f) < 0)
+        return -1;
+    if (image.end_lost || (image.copy_lost && vhd_image_sparse(&image)))
+        return fault_set(f, FAULT_VDILoad, "not a sound VHD: no footer stands at its %s",
+                         image.end_lost ? "end" : "start");
+    return vhd_image_check(&image, &data_end, f);
+}
+
 /* The footer at the end, which readers ask first, then the copy. Each is one sector, whole at any moment, and says by
    itself what the disk is; between the two writes the end's word counts. Where none stands at the end, the copy counts.
  */
@@ -118,6 +130,7 @@ const struct image_format image_vhd = {
     .round = vhd_round,
     .make = vhd_make,
     .info = vhd_info,
+    .check = check_whole,
     .extract = vhd_extract,
     .grow = vhd_grow,
     .revert = vhd_revert,

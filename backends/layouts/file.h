@@ -103,11 +103,16 @@ struct file_sr {
     struct scan_cache *cache;
 };
 
+/* What a name in the directory is. */
+enum file_entry { ENTRY_NOTHING, ENTRY_IMAGE, ENTRY_MARKER, ENTRY_SIDECAR, ENTRY_TEMPORARY, ENTRY_FOREIGN };
+enum file_entry file_entry_of(const char *name);
+
 bool file_recognise(const struct place *place, struct uuid *out);
 int file_sr_create(struct sr *sr, const struct plan *plan, struct fault *f);
 int file_sr_delete(struct sr *sr, const struct plan *plan, struct fault *f);
 int file_sr_attach(struct sr *sr, struct fault *f);
 void file_sr_detach(struct sr *sr);
+int file_sr_look(struct sr *sr, struct fault *f);
 int file_sr_check(struct sr *sr, struct fault *f);
 /* sr_delete from wherever it stopped; *empty false, and nothing done, when the SR still holds something. */
 int file_sr_clear(struct sr *sr, const struct plan *plan, bool *empty, struct fault *f);
@@ -142,6 +147,11 @@ struct introduced {
 };
 int file_introduced(struct sr *sr, const struct uuid *vdi, const char *location, struct arena *a,
                     struct introduced *out, struct fault *f);
+
+/* ---- file_judge.c */
+
+int file_sr_judge(struct sr *sr, struct findings *out, struct fault *f);
+int file_vdi_verify(struct sr *sr, const struct vdi *vdi, struct fault *f);
 
 /* ---- file_tree.c */
 

@@ -10,9 +10,7 @@
 
 /* ------------------------------------------------------------------ what is in a directory */
 
-enum entry { ENTRY_NOTHING, ENTRY_IMAGE, ENTRY_MARKER, ENTRY_SIDECAR, ENTRY_TEMPORARY, ENTRY_FOREIGN };
-
-static enum entry entry_of(const char *name)
+enum file_entry file_entry_of(const char *name)
 {
     struct uuid uuid;
     struct temporary temp;
@@ -43,7 +41,7 @@ static int take_census(int dir, struct census *out)
         return -1;
     errno = 0;
     for (const struct dirent *e = readdir(entries); e; e = readdir(entries)) {
-        enum entry kind = entry_of(e->d_name);
+        enum file_entry kind = file_entry_of(e->d_name);
         if (kind == ENTRY_IMAGE && !c.image[0])
             snprintf(c.image, sizeof c.image, "%s", e->d_name);
         if (kind == ENTRY_FOREIGN && !c.foreign[0])
@@ -106,7 +104,7 @@ static int sweep(int dir, doomed *says, const void *arg)
 static bool is_sidecar_or_temporary(const char *name, const void *arg)
 {
     (void) arg;
-    enum entry kind = entry_of(name);
+    enum file_entry kind = file_entry_of(name);
     return kind == ENTRY_SIDECAR || kind == ENTRY_TEMPORARY;
 }
 
@@ -321,14 +319,11 @@ static int revert_grows(struct sr *sr, struct fault *f)
     return 0;
 }
 
-int file_sr_attach(struct sr *sr, struct fault *f)
+static int state_make(struct sr *sr, struct fault *f)
 {
     struct stat marker;
-    int dir = sr->place.dir;
-    if (check_marker(sr, f) < 0 || revert_grows(sr, f) < 0)
-        return -1;
-    if (sweep(dir, is_stray, NULL) < 0 || fsync(dir) < 0 || fstatat(dir, MARKER_NAME, &marker, AT_SYMLINK_NOFOLLOW) < 0)
-        return fault_errno(f, FAULT_SRUnavailable, "tidy up %s", sr->place.path);
+    if (fstatat(sr->place.dir, MARKER_NAME, &marker, AT_SYMLINK_NOFOLLOW) < 0)
+        return fault_errno(f, FAULT_SRUnavailable, "the marker of SR %s in %s", sr->uuid.text, sr->place.path);
     struct file_sr *state = calloc(1, sizeof *state);
     if (!state)
         abort();
@@ -336,6 +331,24 @@ int file_sr_attach(struct sr *sr, struct fault *f)
     pthread_mutex_init(&state->mutex, NULL);
     sr->state = state;
     return 0;
+}
+
+int file_sr_attach(struct sr *sr, struct fault *f)
+{
+    int dir = sr->place.dir;
+    if (check_marker(sr, f) < 0 || revert_grows(sr, f) < 0)
+        return -1;
+    if (sweep(dir, is_stray, NULL) < 0 || fsync(dir) < 0)
+        return fault_errno(f, FAULT_SRUnavailable, "tidy up %s", sr->place.path);
+    return state_make(sr, f);
+}
+
+int file_sr_look(struct sr *sr, struct fault *f)
+{
+    struct marker m;
+    if (marker_read(sr->place.dir, &m) != MARKER_SOUND)
+        return fault_set(f, FAULT_SRUnavailable, "%s has no sound marker of SR %s", sr->place.path, sr->uuid.text);
+    return check_ours(sr, &m, f) < 0 ? -1 : state_make(sr, f);
 }
 
 void file_sr_detach(struct sr *sr)

@@ -83,9 +83,9 @@ static bool is_plain(const char *s)
 static void write_head(struct text *t, const struct bridge_request *r)
 {
     text_printf(t,
-                "POST /sm/%s HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Type: text/xml\r\n"
+                "POST %s%s HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Type: text/xml\r\n"
                 "Content-Length: %zu\r\nX-SMAPI-Op-Id: %s\r\n",
-                r->type, r->length, uuid_random().text);
+                r->type ? "/sm/" : "/RPC2", r->type ? r->type : "", r->length, uuid_random().text);
     const char *trace = getenv("TRACEPARENT"), *originator = getenv("ORIGINATOR");
     if (trace && is_traceparent(trace))
         text_printf(t, "traceparent: %s\r\n", trace);
@@ -256,8 +256,10 @@ static int check_answer(const struct bridge_request *r, const struct head *h, co
 int bridge_post(const struct bridge_request *r, char **out, size_t *out_length, struct fault *f)
 {
     AUTO_FD int fd = -1;
-    static struct head head; /* one post a process: pages of zeros cost nothing until they are touched */
+    static struct head head; /* pages of zeros cost nothing until they are touched */
     AUTO_FREE char *body = NULL;
+    head.received = 0;
+    head.has_content_length = false;
     if (connect_daemon(r, &fd, f) < 0 || send_call(fd, r, f) < 0 || receive_head(fd, r, &head, f) < 0 ||
         receive_body(fd, r, &head, &body, f) < 0 || check_answer(r, &head, body, f) < 0)
         return -1;

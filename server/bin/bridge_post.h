@@ -9,13 +9,13 @@
 
 struct bridge_request {
     const struct bridge_conf *conf;
-    const char *type; /* of the path /sm/<type>; letters and digits only */
+    const char *type; /* of the path /sm/<type>; letters and digits only; NULL for /RPC2 */
     char *body;       /* not changed; sendmsg(2) takes no const */
     size_t length;
     int64_t deadline; /* on clock_boot_ns() */
 };
 
-/* Once a process. Sends the call, with an operation id of its own and what the environment says of the caller
+/* On one thread. Sends the call, with an operation id of its own and what the environment says of the caller
    (TRACEPARENT, ORIGINATOR), and waits for the answer: *out, malloc'd, the body of a 200. -1 with
      SRUnavailable     nothing listens there, at once;
      DeadlineExceeded  connecting, sending or answering took too long;

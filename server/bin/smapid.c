@@ -3,6 +3,7 @@
 #include "handlers/dispatch.h"
 #include "server/base/point.h"
 #include "server/bin/daemon.h"
+#include "server/bin/fsck.h"
 #include <getopt.h>
 #include <string.h>
 
@@ -10,27 +11,38 @@
 
 /* What the command line asks for. */
 struct order {
-    enum { SERVE, CHECK, PRINT, DESCRIBE, VERSION, HELP } what;
+    enum { SERVE, CHECK, PRINT, FSCK, DESCRIBE, VERSION, HELP } what;
     struct settings_source source; /* with as many sets as argv has words */
+    struct fsck_order fsck;
 };
 
 static const char help[] =
     "usage: smapid [--config FILE] [--set SECTION.KEY=VALUE]... [--check-config | --print-config]\n"
+    "       smapid [--config FILE] [--set SECTION.KEY=VALUE]... --fsck [--strict] [--json] [SR]\n"
     "       smapid --describe | --version | --help\n"
     "\n"
     "  --config FILE       read the settings from FILE, not from " CONFIG_FILE "\n"
     "  --set S.KEY=VALUE   change one setting; stands above the file\n"
     "  --check-config      say whether it could start with these settings, and exit\n"
     "  --print-config      print all settings with their sentences, and exit\n"
+    "  --fsck              say where database, media and leases differ, one line each, and exit: 0 for no difference\n"
+    "  --strict            with --fsck: read every image to its last block, and every page of the database\n"
+    "  --json              with --fsck: each line a JSON object\n"
     "  --describe          print methods, faults, types, settings and fault points as JSON, and exit\n";
 
 static int read_order(int argc, char **argv, struct order *o)
 {
-    static const struct option options[] = {
-        {"config", required_argument, NULL, 'c'},   {"set", required_argument, NULL, 's'},
-        {"check-config", no_argument, NULL, CHECK}, {"print-config", no_argument, NULL, PRINT},
-        {"describe", no_argument, NULL, DESCRIBE},  {"version", no_argument, NULL, VERSION},
-        {"help", no_argument, NULL, HELP},          {NULL, 0, NULL, 0}};
+    static const struct option options[] = {{"config", required_argument, NULL, 'c'},
+                                            {"set", required_argument, NULL, 's'},
+                                            {"check-config", no_argument, NULL, CHECK},
+                                            {"print-config", no_argument, NULL, PRINT},
+                                            {"describe", no_argument, NULL, DESCRIBE},
+                                            {"version", no_argument, NULL, VERSION},
+                                            {"help", no_argument, NULL, HELP},
+                                            {"fsck", no_argument, NULL, FSCK},
+                                            {"strict", no_argument, NULL, 'S'},
+                                            {"json", no_argument, NULL, 'J'},
+                                            {NULL, 0, NULL, 0}};
     int c;
     while ((c = getopt_long(argc, argv, "", options, NULL)) != -1) {
         if (c == '?')
@@ -39,9 +51,15 @@ static int read_order(int argc, char **argv, struct order *o)
             o->source.config = optarg;
         else if (c == 's')
             o->source.sets[o->source.count++] = optarg;
+        else if (c == 'S')
+            o->fsck.strict = true;
+        else if (c == 'J')
+            o->fsck.json = true;
         else
             o->what = (unsigned) c;
     }
+    if (o->what == FSCK && optind < argc)
+        o->fsck.sr = argv[optind++];
     if (optind < argc)
         fprintf(stderr, "smapid: \"%s\" is no option\n", argv[optind]);
     return optind < argc ? -1 : 0;
@@ -77,6 +95,8 @@ static int obey_with_settings(const struct order *o)
     }
     if (o->what == PRINT)
         return print_settings(&s);
+    if (o->what == FSCK)
+        return fsck_run(&s, &o->fsck);
     if (o->what == CHECK)
         return daemon_check(&s);
     return daemon_serve(&o->source, &s);
@@ -94,6 +114,7 @@ static int obey(const struct order *o)
     case SERVE:
     case CHECK:
     case PRINT:
+    case FSCK:
         break;
     }
     if (point_arm_from_environment() < 0) {

@@ -29,6 +29,10 @@ struct wire_call {
    is kept from call to call, one for each thread that reads. Safe on any thread. */
 int wire_read_call(struct arena *arena, const char *body, size_t length, struct wire_call *out, struct fault *f);
 
+/* Reads a methodResponse of ours, under the limits for requests: *out is its value. A fault in it becomes f, with its
+   code; anything else is EIO. */
+int wire_read_reply(struct arena *arena, const char *body, size_t length, struct value **out, struct fault *f);
+
 /* The gate alone (fuzz target and tests): one pass, no allocation; 0 when the bytes may be handed to a library. Holds
    every limit above and the grammar of XML-RPC, except that members of one name in one struct pass it: wire_read_call
    refuses those while it builds the struct. */

@@ -178,7 +178,7 @@ int main(int argc, char **argv)
     snprintf(second, sizeof second, "%s/alone", root);
     snprintf(file, sizeof file, "%s/smapid.db", second);
     store_close(open_with_rows(second));
-    check(database_open(&alone, file, &f), &f);
+    check(database_open(&alone, file, true, &f), &f);
     struct store *s = open_with_rows(first);
     run(s);
     store_close(s);

@@ -164,6 +164,15 @@ class Recipes:
     def smapi_sr_contents(self, sr, vdi):
         self.test.assertEqual(set(sr.contents()), {vdi})
 
+    def smapi_fsck(self, sr, _):
+        answer = sr.client.call("smapi.fsck")
+        self.test.assertIn(sr.uuid, answer["srs"])
+        self.test.assertEqual([one for one in answer["differences"] if one["sr"] == sr.uuid], [])
+
+    def smapi_sr_fsck(self, sr, _):
+        answer = sr.client.call("smapi.sr_fsck", sr_uuid=sr.uuid, strict="true")
+        self.test.assertEqual((answer["differences"], answer["count"]), ([], "0"))
+
     def smapi_disk_write(self, sr, vdi):
         epoch = sr.activated(vdi)
         self.test.assertIsNone(sr("smapi.disk_write", vdi_uuid=vdi, epoch=str(epoch), data="x"))

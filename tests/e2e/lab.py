@@ -63,6 +63,20 @@ def type_row(kind):
     return next(row for row in describe()["types"] if row["name"] == kind)
 
 
+def fsck(lab, *more):
+    """smapid --fsck: the differences, each a dict of kind, sr, object and text. Works with and without the daemon."""
+    run = subprocess.run([program("smapid"), "--config", lab.config_path, "--fsck", "--json", *more], timeout=300,
+                         stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    found = [json.loads(line) for line in run.stdout.splitlines()]
+    assert run.returncode == (1 if found else 0) and not run.stderr, (run.returncode, run.stdout, run.stderr)
+    return found
+
+
+def store_sql(lab, text):
+    """Changes rows of a daemon that does not run."""
+    subprocess.run([program("store_sql"), os.path.join(lab.state, "smapid.db"), text], timeout=60, check=True)
+
+
 class Pki:
     """Certificates, made when first asked for, once for the whole run."""
 

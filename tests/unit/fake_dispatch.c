@@ -189,3 +189,27 @@ void dispatch_describe(struct text *out)
 {
     text_add(out, "{}\n");
 }
+
+static int nothing_to_check(struct fault *f)
+{
+    return fault_set(f, FAULT_Unimplemented, "there is nothing to check here");
+}
+
+int dispatch_fsck(struct dispatch *d, bool strict, struct findings *out, struct uuid **srs, size_t *count,
+                  struct fault *f)
+{
+    (void) d, (void) strict, (void) out, (void) srs, (void) count;
+    return nothing_to_check(f);
+}
+
+int dispatch_fsck_sr(struct dispatch *d, const struct uuid *sr, bool strict, struct findings *out, struct fault *f)
+{
+    (void) d, (void) sr, (void) strict, (void) out;
+    return nothing_to_check(f);
+}
+
+int dispatch_look(struct dispatch *d, const struct uuid *sr, struct fault *f)
+{
+    (void) d, (void) sr;
+    return nothing_to_check(f);
+}

@@ -57,7 +57,7 @@ int bench_setup(void **state)
     assert_non_null(b);
     scratch_make(&b->scratch);
     store_close(open_store(b->scratch.state));
-    if (database_open(&b->db, b->scratch.file, &b->fault) < 0)
+    if (database_open(&b->db, b->scratch.file, true, &b->fault) < 0)
         fail_msg("database_open: %s", b->fault.detail);
     b->txn = (struct txn){.db = &b->db, .writable = true};
     b->arena = arena_new(64 << 20);
