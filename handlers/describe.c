@@ -110,6 +110,8 @@ static void describe_types(struct text *out)
     for (size_t i = 0; i < count; i++) {
         open_row(out, i == 0);
         field(out, "name", rows[i].name);
+        field(out, "layout", rows[i].layout->name);
+        field(out, "transport", rows[i].transport->name);
         field(out, "content", rows[i].content);
         field(out, "title", rows[i].title);
         field(out, "text", rows[i].text);

@@ -89,13 +89,20 @@ def wipe(device):
     settle()
 
 
-def spare(count=1, but=()):
-    """Scratch disks on which nothing stands, wiped; but: not these. A list when count is not 1."""
-    free = [disk for disk in scratch() if disk not in but and not busy(disk)][:count]
-    assert len(free) == count, f"only {len(free)} of {count} scratch disks are free"
-    for disk in free:
-        wipe(disk)
-    return free[0] if count == 1 else free
+_handed = []  # scratch disks in the order in which they were last handed out
+
+
+def spare():
+    """A scratch disk on which nothing stands, wiped: one that was never handed out, or the one longest ago."""
+    disks = scratch()
+    for disk in [disk for disk in disks if disk not in _handed] + [disk for disk in _handed if disk in disks]:
+        if not busy(disk):
+            wipe(disk)
+            if disk in _handed:
+                _handed.remove(disk)
+            _handed.append(disk)
+            return disk
+    raise AssertionError(f"something stands on each of {len(disks)} scratch disks")
 
 
 class Volume:

@@ -6,7 +6,9 @@ import sys
 import unittest
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "e2e"))
 import kit  # noqa: E402
+import lab  # noqa: E402
 from kit import MIB, sh  # noqa: E402
 
 IQN = "iqn.2024-01.org.example:store"
@@ -47,6 +49,9 @@ class Laboratory(unittest.TestCase):
         kit.initiator()
         self.addCleanup(kit.logout, IQN)
         return kit.login(IQN, *args, **keys)
+
+    def test_there_is_a_place_for_every_type(self):
+        self.assertEqual({kind["name"] for kind in lab.describe()["types"]} - lab.PLACES.keys(), set())
 
     def test_lvm_makes_grows_snapshots_and_removes(self):
         disk = kit.spare()
