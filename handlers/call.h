@@ -8,6 +8,7 @@
 #include "server/base/secret.h"
 #include "server/base/turn.h"
 #include "server/wire/value.h"
+#include "store/host.h"
 #include "store/journal.h"
 
 struct method;
@@ -22,6 +23,7 @@ struct call_keys {
     struct pairs config;    /* device_config without the members xapi and /RPC2 put there (SRmaster, type); secret ones
                                show SECRET_SHOWN */
     struct secrets secrets; /* what the secret members of device_config hide */
+    struct holder holder;   /* who takes leases by this call */
     const char *type;       /* of the path, or device_config's member type; NULL when neither */
 };
 
@@ -44,7 +46,8 @@ struct call {
     struct multicall *multicall; /* of system.multicall, else NULL */
 
     /* While it runs. */
-    struct sr *sr;     /* of calls on a known SR */
+    struct sr *sr; /* of calls on a known SR */
+    const struct lease_terms *terms;
     struct plan plan;  /* of MEDIUM calls */
     struct work *work; /* what the phases of the call hand to each other */
     int64_t started;

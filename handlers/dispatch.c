@@ -93,6 +93,33 @@ static void hide_secrets(struct call *c, const struct sr_type *type)
     c->keys.secrets = hidden;
 }
 
+/* Whoever calls through the UNIX socket runs on this kernel. */
+static bool is_local(const struct call *c)
+{
+    return c->who.role == ROLE_ADMIN && strcmp(c->who.name, "local") == 0;
+}
+
+static void take_holder(struct dispatch *d, struct call *c)
+{
+    const arg_uuid *boot = args_field(c->method, c->args, "host_boot_id");
+    const arg_uuid *nonce = args_field(c->method, c->args, "nonce");
+    c->keys.holder = (struct holder){.name = c->who.holder, .boot = boot ? *boot : UUID_NONE};
+    if (nonce)
+        c->keys.holder.nonce = *nonce;
+    if (!uuid_is(&c->keys.holder.boot) && is_local(c))
+        c->keys.holder.boot = store_meta(d->settings.store).boot;
+}
+
+/* A caller on this kernel that says another boot id is wrong about itself. */
+static int check_boot(struct dispatch *d, const struct call *c, struct fault *f)
+{
+    const struct uuid here = store_meta(d->settings.store).boot;
+    if (!is_local(c) || !uuid_is(&c->keys.holder.boot) || uuid_equal(&c->keys.holder.boot, &here))
+        return 0;
+    return fault_set(f, FAULT_InvalidArg, "host_boot_id is %s, but the kernel that calls has %s",
+                     c->keys.holder.boot.text, here.text);
+}
+
 static void take_keys(struct dispatch *d, struct call *c)
 {
     const arg_uuid *sr = args_field(c->method, c->args, "sr_uuid");
@@ -103,6 +130,7 @@ static void take_keys(struct dispatch *d, struct call *c)
     c->keys.sr = sr ? *sr : UUID_NONE;
     c->keys.vdi = vdi ? *vdi : UUID_NONE;
     c->keys.location = location ? *location : NULL;
+    take_holder(d, c);
     if (config) {
         take_config(c, config);
         hide_secrets(c, type_of(d, c));
@@ -118,8 +146,9 @@ static bool names_disk(const struct call *c)
 /* A call that names its disk only by a location that is no uuid cannot be ordered by disk: it waits for the SR. */
 static void take_turn(struct call *c)
 {
-    bool lease = c->method->capability == CAP_vdi_activate;
-    c->turn = (struct turn){c->method->lock, c->keys.sr, c->keys.vdi, lease};
+    const struct method *m = c->method;
+    bool lease = m->capability == CAP_vdi_activate || m->lock == LOCK_ROWS;
+    c->turn = (struct turn){m->lock, m->lock == LOCK_ROWS ? UUID_NONE : c->keys.sr, c->keys.vdi, lease};
     if (names_disk(c) && !uuid_is(&c->turn.vdi) &&
         !uuid_parse_text(c->keys.location ? c->keys.location : "", &c->turn.vdi))
         c->turn.lock = LOCK_WHOLE;
@@ -177,7 +206,7 @@ static int find_method(struct dispatch *d, struct call *c, const char *name, str
 static int authorise(struct dispatch *d, const struct call *c, struct fault *f)
 {
     const struct method *m = c->method;
-    if (!args_field(m, c->args, "sr_uuid") && m->lock == LOCK_NONE)
+    if (!args_field(m, c->args, "sr_uuid") && m->lock <= LOCK_ROWS)
         return 0;
     unsigned verbs = permissions_on(d->settings.permissions, &c->who, &c->keys.sr);
     return verbs & (unsigned) m->verb ? 0 : deny(c, m->name, f);
@@ -192,9 +221,9 @@ static int prepare(struct dispatch *d, struct call *c, const char *name, struct 
     c->args = args;
     take_keys(d, c);
     take_turn(c);
-    if (authorise(d, c, f) < 0 || check_disk_named(c, f) < 0 || check_type(d, c, f) < 0)
+    if (authorise(d, c, f) < 0 || check_disk_named(c, f) < 0 || check_type(d, c, f) < 0 || check_boot(d, c, f) < 0)
         return -1;
-    if (c->method->lock == LOCK_NONE)
+    if (c->method->lock <= LOCK_ROWS)
         return 0;
     return registry_serves(d->registry, &c->keys.sr, c->method->phases->link == LINK_ATTACHES, f);
 }
@@ -231,8 +260,10 @@ static int run(struct dispatch *d, struct call *c, struct fault *f)
     const struct method *m = c->method;
     c->work = ARENA_NEW(c->arena, struct work);
     c->work->arena = c->arena;
-    c->sr = uuid_is(&c->keys.sr) && m->lock != LOCK_NONE ? registry_find(d->registry, &c->keys.sr) : NULL;
-    if (m->lock != LOCK_NONE && registry_serves(d->registry, &c->keys.sr, m->phases->link == LINK_ATTACHES, f) < 0)
+    c->terms = &d->settings.terms;
+    bool on_sr = m->lock > LOCK_ROWS;
+    c->sr = uuid_is(&c->keys.sr) && on_sr ? registry_find(d->registry, &c->keys.sr) : NULL;
+    if (on_sr && registry_serves(d->registry, &c->keys.sr, m->phases->link == LINK_ATTACHES, f) < 0)
         return -1;
     if (c->sr && !backend_offers(c->sr->type, m->capability))
         return backend_refuse(c->sr->type, m->capability, f);
@@ -309,11 +340,19 @@ void dispatch_free(struct dispatch *d)
     free(d);
 }
 
+/* Before anything is served: host leases run for their whole term again. */
+static int begin_leases(struct txn *t, void *arg, struct fault *f)
+{
+    return store_lease_begin(t, arg, clock_boot_ns(), f);
+}
+
 int dispatch_new(const struct dispatch_settings *settings, struct dispatch **out, struct fault *f)
 {
     AUTO_ARENA struct arena *a = arena_new(256 << 20);
     struct found_rows rows = {.arena = a};
-    if (store_read(settings->store, read_rows, &rows, f) < 0)
+    struct lease_terms terms = settings->terms;
+    if (store_write(settings->store, begin_leases, &terms, f) < 0 ||
+        store_read(settings->store, read_rows, &rows, f) < 0)
         return -1;
     struct dispatch *d = calloc(1, sizeof *d);
     if (!d)

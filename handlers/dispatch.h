@@ -17,6 +17,11 @@ struct dispatch_settings {
     bool looks;                      /* nobody is served: nothing is recovered, SRs are looked at as they are */
     struct permissions *permissions; /* who may what, asked anew for each call */
     unsigned multicall_max;          /* calls in one system.multicall */
+    struct lease_terms terms;
+    bool operator_word; /* smapi.lease_break believes a person */
+    /* Has run(job) called on a worker when the turn has come; -1, and neither now nor later, when it cannot be. */
+    int (*submit)(void *arg, const struct turn *turn, void (*run)(void *), void *job, struct fault *f);
+    void *submit_arg;
     /* wire/write.h; given so that handlers know no XML. malloc'd results. */
     char *(*write_result)(const struct value *v, size_t *length);
     char *(*write_fault)(const struct fault *f, size_t *length);

@@ -71,7 +71,7 @@ const char *place_name(enum place_kind place)
 
 const char *lock_name(enum lock_class lock)
 {
-    static const char *const names[] = {"none", "shared", "vdi", "serial", "whole"};
+    static const char *const names[] = {"none", "rows", "shared", "vdi", "serial", "whole"};
     return names[lock];
 }
 

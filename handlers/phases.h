@@ -32,10 +32,15 @@ struct work {
     struct vdi_list known;   /* rows before the scan */
     struct sr_totals totals; /* of a scan */
     bool scanned;
-    const char *path; /* where vdi_attach says the disk is */
-    bool writable;    /* of vdi_attach and vdi_activate, once decided */
-    bool last;        /* no other host holds it: the driver is to let go too */
-    bool fresh;       /* the call put the SR into the registry, and takes it out again when it fails */
+    const char *path;       /* where vdi_attach says the disk is */
+    bool writable;          /* of vdi_attach and vdi_activate, once decided */
+    bool last;              /* no other host holds it: the driver is to let go too */
+    struct granted granted; /* of vdi_activate */
+    struct host *host;      /* of host_register and host_renew */
+    enum meeting meeting;
+    struct stale_disk *stale; /* of that host */
+    size_t stale_count;
+    bool fresh; /* the call put the SR into the registry, and takes it out again when it fails */
 };
 
 /* What a call does to the connection of its SR, besides rows: kernel state, which recovery brings in line by itself. */

@@ -292,7 +292,7 @@ static int sr_attach_record(struct txn *t, struct call *c, struct fault *f)
     c->result = result_nil(c);
     if (store_sr_put(t, row, f) < 0 || (c->work->scanned && scan_record(t, &c->plan.sr, c->work, f) < 0))
         return -1;
-    return store_attach(t, &c->plan.sr, &UUID_NONE, c->who.holder, true, f);
+    return store_attach(t, &c->plan.sr, &UUID_NONE, &c->keys.holder, true, f);
 }
 
 static int sr_attach_undo(struct txn *t, struct call *c, struct fault *f)
@@ -345,7 +345,7 @@ static int attach_from_config_record(struct txn *t, struct call *c, struct fault
     if (sr_attach_record(t, c, f) < 0)
         return -1;
     c->result = result_attach(c, c->work->vdi);
-    return store_attach(t, &c->plan.sr, &c->keys.vdi, c->who.holder, c->work->writable, f);
+    return store_attach(t, &c->plan.sr, &c->keys.vdi, &c->keys.holder, c->work->writable, f);
 }
 
 const struct phases vdi_attach_from_config_phases = {.link = LINK_ATTACHES,

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Calls by which hosts use disks: attachments, which exclude nobody, and leases, which do. */
 #include "handlers/state.h"
+#include "server/base/clock.h"
 #include <openssl/evp.h>
 #include <string.h>
 
@@ -68,7 +69,7 @@ static int vdi_attach_record(struct txn *t, struct call *c, struct fault *f)
         return -1;
     c->result = ARGS(c, vdi_attach)->writable == FLAG_ABSENT ? value_string(c->arena, c->work->path)
                                                              : result_attach(c, c->work->vdi);
-    return store_attach(t, &c->keys.sr, &c->work->vdi->uuid, c->who.holder, c->work->writable, f);
+    return store_attach(t, &c->keys.sr, &c->work->vdi->uuid, &c->keys.holder, c->work->writable, f);
 }
 
 const struct phases vdi_attach_phases = {.act = vdi_attach_act, .record = vdi_attach_record};
@@ -158,7 +159,9 @@ static int vdi_deactivate_act(struct dispatch *d, struct call *c, struct fault *
 static int vdi_deactivate_record(struct txn *t, struct call *c, struct fault *f)
 {
     c->result = result_nil(c);
-    return c->work->vdi ? store_lease_release(t, &c->keys.sr, &c->work->vdi->uuid, c->who.holder, f) : 0;
+    return c->work->vdi ? store_lease_release(t, &c->keys.sr, &c->work->vdi->uuid, &c->keys.holder,
+                                              ARGS(c, vdi_deactivate)->epoch, clock_boot_ns(), f)
+                        : 0;
 }
 
 const struct phases vdi_deactivate_phases = {.act = vdi_deactivate_act, .record = vdi_deactivate_record};
@@ -182,13 +185,25 @@ static int vdi_activate_record(struct txn *t, struct call *c, struct fault *f)
                          vdi->uuid.text, c->who.name);
     c->work->writable = asked == FLAG_ABSENT ? s.mine->writable : asked == FLAG_TRUE;
     c->result = result_nil(c);
-    return store_lease_take(t, &c->keys.sr, &vdi->uuid, c->who.holder, c->work->writable, &c->epoch, f);
+    const struct lease_ask ask = {.sr = c->keys.sr,
+                                  .vdi = vdi->uuid,
+                                  .who = c->keys.holder,
+                                  .writable = c->work->writable,
+                                  .epoch = ARGS(c, vdi_activate)->epoch,
+                                  .first = LEASE_HELD,
+                                  .fence = fencing_name(c->sr->type->fencing),
+                                  .now = clock_boot_ns()};
+    if (store_lease_take(t, &ask, &c->work->granted, f) < 0)
+        return -1;
+    c->epoch = c->work->granted.epoch;
+    return 0;
 }
 
 static int take_back(struct txn *t, void *arg, struct fault *f)
 {
     struct call *c = arg;
-    if (store_lease_release(t, &c->keys.sr, &c->work->vdi->uuid, c->who.holder, f) < 0)
+    if (c->work->granted.fresh &&
+        store_lease_release(t, &c->keys.sr, &c->work->vdi->uuid, &c->keys.holder, c->epoch, clock_boot_ns(), f) < 0)
         return -1;
     return store_op_drop(t, &c->plan.op, f);
 }

@@ -208,6 +208,20 @@ int settings_read(struct settings *s, const char *file, struct fault *f)
     return ferror(in) ? fault_errno(f, FAULT_InvalidArg, "read %s", file) : 0;
 }
 
+/* What lets a server conclude that a host is dead which does not renew. */
+static int check_lease(const struct settings *s, struct fault *f)
+{
+    if (s->lease_renew >= s->lease_warn || s->lease_warn > s->lease_stop || s->lease_stop >= s->lease_ttl)
+        return fault_set(f, FAULT_InvalidArg,
+                         "lease.renew < lease.warn <= lease.stop < lease.ttl must hold, not "
+                         "%u, %u, %u, %u",
+                         s->lease_renew, s->lease_warn, s->lease_stop, s->lease_ttl);
+    if (s->lease_dead < s->lease_ttl + s->lease_watchdog + 1)
+        return fault_set(f, FAULT_InvalidArg, "lease.dead is %u, less than lease.ttl + lease.watchdog + 1, which is %u",
+                         s->lease_dead, s->lease_ttl + s->lease_watchdog + 1);
+    return 0;
+}
+
 int settings_check(const struct settings *s, struct fault *f)
 {
     if (!s->server_state[0] || !s->server_mount_base[0])
@@ -216,7 +230,7 @@ int settings_check(const struct settings *s, struct fault *f)
         return fault_set(f, FAULT_InvalidArg, "server.listen and server.socket are both empty: nobody could call");
     if (s->server_listen[0] && (!s->tls_certificate[0] || !s->tls_key[0] || !s->tls_client_ca[0]))
         return fault_set(f, FAULT_InvalidArg, "server.listen needs tls.certificate, tls.key and tls.client_ca");
-    return 0;
+    return check_lease(s, f);
 }
 
 static size_t field_size(const struct row *r)

@@ -57,7 +57,7 @@ static unsigned kind_of(const struct job *job)
 
 bool turn_excludes(const struct turn *a, const struct turn *b)
 {
-    if (a->lock == LOCK_NONE || b->lock == LOCK_NONE)
+    if (a->lock <= LOCK_ROWS || b->lock <= LOCK_ROWS)
         return false;
     if (a->lock == LOCK_WHOLE || b->lock == LOCK_WHOLE)
         return true;

@@ -10,6 +10,7 @@ static struct attachment read_row(struct query *q, struct arena *a)
         .holder = query_text(q, 1, a),
         .writable = query_flag(q, 2),
         .since = query_number(q, 3),
+        .boot = query_uuid(q, 4),
     };
 }
 
@@ -26,19 +27,47 @@ static int check_mode(struct query *q, const struct uuid *vdi, const char *holde
                      disk ? "VDI " : "the SR", disk ? vdi->text : "", had ? "read-write" : "read-only", holder, since);
 }
 
-int store_attach(struct txn *t, const struct uuid *sr, const struct uuid *vdi, const char *holder, bool writable,
-                 struct fault *f)
+/* The boot of who, when it is known; that of its session otherwise. */
+static int boot_of(struct txn *t, const struct holder *who, struct uuid *out, struct fault *f)
 {
-    AUTO_QUERY struct query q = QUERY(t, attach_find, as_uuid(sr), as_uuid(vdi), as_text(holder));
+    *out = who->boot;
+    if (uuid_is(out))
+        return 0;
+    AUTO_QUERY struct query q = QUERY(t, host_find, as_text(who->name));
     int found = query_next(&q, f);
-    if (found != 0)
-        return found < 0 ? -1 : check_mode(&q, vdi, holder, writable, f);
-    int r = query_run(
-        QUERY(t, attach_add, as_uuid(sr), as_uuid(vdi), as_text(holder), as_flag(writable), as_number(clock_wall_s())),
-        f);
+    if (found > 0)
+        *out = query_uuid(&q, 2);
+    return found < 0 ? -1 : 0;
+}
+
+static int put(struct txn *t, const struct uuid *sr, const struct uuid *vdi, const struct holder *who, bool writable,
+               const struct uuid *boot, struct fault *f)
+{
+    int r = query_run(QUERY(t, attach_put, as_uuid(sr), as_uuid(vdi), as_text(who->name), as_flag(writable),
+                            as_number(clock_wall_s()), as_uuid(boot)),
+                      f);
     if (r < 0 && t->refused == REFUSED_REFERENCE)
         return fault_set(f, FAULT_SRUnavailable, "SR %s is not known", sr->text);
     return r;
+}
+
+int store_attach(struct txn *t, const struct uuid *sr, const struct uuid *vdi, const struct holder *who, bool writable,
+                 struct fault *f)
+{
+    struct uuid boot;
+    if (boot_of(t, who, &boot, f) < 0)
+        return -1;
+    AUTO_QUERY struct query q = QUERY(t, attach_find, as_uuid(sr), as_uuid(vdi), as_text(who->name));
+    int found = query_next(&q, f);
+    if (found < 0)
+        return -1;
+    if (found) {
+        struct uuid then = query_uuid(&q, 4);
+        if (uuid_equal(&then, &boot) || !uuid_is(&then) || !uuid_is(&boot))
+            return check_mode(&q, vdi, who->name, writable, f);
+        query_next(&q, f);
+    }
+    return put(t, sr, vdi, who, writable, &boot, f);
 }
 
 int store_detach(struct txn *t, const struct uuid *sr, const struct uuid *vdi, const char *holder, struct fault *f)
@@ -50,6 +79,22 @@ int store_attachment_find(struct txn *t, const struct uuid *sr, const struct uui
                           struct arena *a, struct attachment **out, struct fault *f)
 {
     AUTO_QUERY struct query q = QUERY(t, attach_find, as_uuid(sr), as_uuid(vdi), as_text(holder));
+    struct attachment *one = NULL;
+    int found = query_next(&q, f);
+    if (found < 0)
+        return -1;
+    if (found) {
+        one = ARENA_NEW(a, struct attachment);
+        *one = read_row(&q, a);
+    }
+    *out = one;
+    return 0;
+}
+
+int store_attachment_any(struct txn *t, const struct uuid *sr, struct arena *a, struct attachment **out,
+                         struct fault *f)
+{
+    AUTO_QUERY struct query q = QUERY(t, attach_disk, as_uuid(sr));
     struct attachment *one = NULL;
     int found = query_next(&q, f);
     if (found < 0)

@@ -15,9 +15,10 @@
     extern const char schema_##number[];
 
 SCHEMA(0001)
+SCHEMA(0002)
 /* clang-format on */
 
-static const char *const texts[] = {schema_0001};
+static const char *const texts[] = {schema_0001, schema_0002};
 
 size_t schema_newest(void)
 {

@@ -31,6 +31,7 @@ static int make_meta(struct txn *t, struct start *start, struct fault *f)
 {
     struct uuid server = uuid_is(&start->server) ? start->server : uuid_random();
     start->meta.server = server;
+    start->meta.boot = start->boot;
     start->meta.start_seq = 1;
     start->meta.rebooted = false;
     return query_run(QUERY(t, meta_make, as_uuid(&server), as_uuid(&start->boot)), f);
@@ -45,6 +46,7 @@ static int start_meta(struct txn *t, void *arg, struct fault *f)
         return found < 0 ? -1 : make_meta(t, start, f);
     struct uuid last = query_uuid(&q, 2);
     start->meta.server = query_uuid(&q, 0);
+    start->meta.boot = start->boot;
     start->meta.start_seq = query_count(&q, 1) + 1;
     start->meta.rebooted = !uuid_equal(&last, &start->boot);
     if (uuid_is(&start->server) && !uuid_equal(&start->server, &start->meta.server))

@@ -49,6 +49,7 @@ struct store_meta {
     struct uuid server; /* made at the first open */
     uint64_t start_seq; /* counts opens */
     bool first_open;    /* the database was made by this open */
+    struct uuid boot;   /* the kernel's boot id */
     bool rebooted;      /* the kernel's boot id differs from the last open's */
 };
 struct store_meta store_meta(struct store *s);

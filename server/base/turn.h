@@ -9,12 +9,13 @@
 
 /* Serialisation as the specification's section "Ordering, Concurrency, and Locking" asks:
      NONE    waits for nothing and never blocks: answered where it was read;
+     ROWS    looks at rows of the store alone: takes a worker, but no turn in any SR, so that no medium can hold it up;
      SHARED  reads one SR: beside everything but WHOLE;
      VDI     one operation per VDI at a time, beside others in the SR;
      SERIAL  creates, deletes, snapshots, clones: one at a time in an SR, and takes its VDI too;
      WHOLE   scan, attach, detach, create and delete of the SR: excludes everything in that SR.
    Turns are first come, first served within an SR. */
-enum lock_class { LOCK_NONE, LOCK_SHARED, LOCK_VDI, LOCK_SERIAL, LOCK_WHOLE };
+enum lock_class { LOCK_NONE, LOCK_ROWS, LOCK_SHARED, LOCK_VDI, LOCK_SERIAL, LOCK_WHOLE };
 
 struct turn {
     enum lock_class lock;

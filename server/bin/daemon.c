@@ -113,6 +113,25 @@ static int make_places(struct daemon *d, struct fault *f)
     return host_uuid(&s->server_host, HOST_INVENTORY, s->server_state, &d->host, f);
 }
 
+static int submit(void *arg, const struct turn *turn, void (*run)(void *), void *job, struct fault *f)
+{
+    const struct daemon *d = arg;
+    const struct job_order order = {.turn = *turn, .run = run, .arg = job};
+    return workers_submit(d->workers, &order, f);
+}
+
+#define SECONDS(n) ((int64_t) (n) *1000000000)
+
+static struct lease_terms lease_terms(const struct settings *s)
+{
+    return (struct lease_terms){.renew = SECONDS(s->lease_renew),
+                                .warn = SECONDS(s->lease_warn),
+                                .stop = SECONDS(s->lease_stop),
+                                .ttl = SECONDS(s->lease_ttl),
+                                .watchdog = SECONDS(s->lease_watchdog),
+                                .dead = SECONDS(s->lease_dead)};
+}
+
 static int start_calls(struct daemon *d, struct fault *f)
 {
     const struct settings *s = &d->settings;
@@ -122,6 +141,10 @@ static int start_calls(struct daemon *d, struct fault *f)
                                             .backend = {s->server_mount_base, store_meta(d->store).server},
                                             .permissions = d->permissions,
                                             .multicall_max = s->limits_multicall,
+                                            .terms = lease_terms(s),
+                                            .operator_word = s->lease_operator_word == 1,
+                                            .submit = submit,
+                                            .submit_arg = d,
                                             .write_result = wire_write_result,
                                             .write_fault = wire_write_fault,
                                             .write_multicall = wire_write_multicall};

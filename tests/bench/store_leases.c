@@ -67,8 +67,20 @@ static int make_rows(struct txn *t, void *arg, struct fault *f)
 static int work(struct txn *t, void *arg, struct fault *f)
 {
     struct take *k = arg;
-    return k->release ? store_lease_release(t, &k->sr, &k->vdi, "host", f)
-                      : store_lease_take(t, &k->sr, &k->vdi, "host", true, &k->epoch, f);
+    const struct lease_ask ask = {.sr = k->sr,
+                                  .vdi = k->vdi,
+                                  .who = {.name = "host"},
+                                  .writable = true,
+                                  .first = LEASE_HELD,
+                                  .fence = "vdi",
+                                  .now = clock_boot_ns()};
+    struct granted got = {0};
+    if (k->release)
+        return store_lease_release(t, &k->sr, &k->vdi, &ask.who, 0, ask.now, f);
+    if (store_lease_take(t, &ask, &got, f) < 0)
+        return -1;
+    k->epoch = got.epoch;
+    return 0;
 }
 
 static int run_control(struct txn *t, enum statement id, struct fault *f)

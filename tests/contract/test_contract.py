@@ -8,7 +8,10 @@ import xmlrpc.client
 import xml.etree.ElementTree as ElementTree
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "e2e"))
-from lab import KINDS, MIB, Fault, Lab, describe, new_uuid, type_row  # noqa: E402
+from lab import KINDS, MIB, Fault, Lab, boot_id, describe, new_uuid, type_row  # noqa: E402
+
+
+NONCE = new_uuid()  # of the local host's one agent
 
 
 def offers(kind, method):
@@ -172,6 +175,22 @@ class Recipes:
     def smapi_sr_fsck(self, sr, _):
         answer = sr.client.call("smapi.sr_fsck", sr_uuid=sr.uuid, strict="true")
         self.test.assertEqual((answer["differences"], answer["count"]), ([], "0"))
+    def smapi_host_register(self, sr, _):
+        """The session of this test and the next: both are of one agent."""
+        terms = sr.client.call("smapi.host_register", path="/RPC2", host_boot_id=boot_id(), nonce=NONCE, watchdog=True)
+        order = [int(terms[name]) for name in ("renew_ms", "warn_ms", "stop_ms", "ttl_ms")]
+        self.test.assertEqual(order, sorted(order))
+        self.test.assertGreater(int(terms["dead_ms"]), int(terms["ttl_ms"]) + int(terms["watchdog_ms"]))
+
+    def smapi_host_renew(self, sr, vdi):
+        self.smapi_host_register(sr, vdi)
+        renewed = sr.client.call("smapi.host_renew", path="/RPC2", host_boot_id=boot_id(), nonce=NONCE)
+        self.test.assertEqual((renewed["ttl_ms"], renewed["broken"], renewed["stale"]), ("80000", "0", False))
+
+    def smapi_lease_list(self, sr, vdi):
+        epoch = sr.activated(vdi)
+        row = self.test.lab.leases(sr.client, sr_uuid=sr.uuid)[epoch]
+        self.test.assertEqual((row["vdi"], row["mode"], row["state"]), (vdi, "rw", "held"))
 
     def smapi_disk_write(self, sr, vdi):
         epoch = sr.activated(vdi)

@@ -7,7 +7,7 @@ import threading
 import time
 
 import vhd
-from lab import KINDS, MIB, Fault, describe, new_uuid, type_row
+from lab import KINDS, MIB, Fault, boot_id, describe, new_uuid, type_row
 from trees import write_pieces
 
 CONTENT = (512, b"once" * 1024), (2 * MIB, b"more" * 128)  # what is written into a disk
@@ -563,7 +563,34 @@ class FromConfigBack(FromConfig):
         return not super().done(sr)
 
 
-RECIPES = {"sr_create": [SrCreate], "sr_delete": [SrDelete], "sr_attach": [SrAttach], "sr_detach": [SrDetach],
+NONCE = new_uuid()
+
+
+class HostRegister(Recipe):
+    """The local host's one agent: whatever dies, it gets its session."""
+
+    kinds = ("dummy",)
+
+    def call(self, sr, method, op=None):
+        sr.client.call(method, path="/RPC2", op=op, host_boot_id=boot_id(), nonce=NONCE)
+
+    def act(self, sr, op=None):
+        self.call(sr, "smapi.host_register", op)
+
+    def final(self, sr):
+        self.call(sr, "smapi.host_renew")
+
+
+class HostRenew(HostRegister):
+    def prepare(self, sr):
+        super().prepare(sr)
+        self.call(sr, "smapi.host_register")
+
+    def act(self, sr, op=None):
+        self.call(sr, "smapi.host_renew", op)
+
+
+RECIPES = {"smapi.host_register": [HostRegister], "smapi.host_renew": [HostRenew], "sr_create": [SrCreate], "sr_delete": [SrDelete], "sr_attach": [SrAttach], "sr_detach": [SrDetach],
            "sr_scan": [SrScan], "vdi_create": [VdiCreate, VdiCreateRaw], "vdi_update": [VdiUpdate],
            "vdi_introduce": [VdiIntroduce, VdiIntroduceRaw], "vdi_delete": [VdiDelete, VdiDeleteRaw, VdiDeleteLeaf, VdiDeleteTree],
            "vdi_attach": [VdiAttach], "vdi_detach": [VdiDetach], "vdi_activate": [VdiActivate],

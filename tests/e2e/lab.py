@@ -39,6 +39,12 @@ def new_uuid():
     return str(uuids.uuid4())
 
 
+def boot_id():
+    """Of this machine's kernel."""
+    with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as text:
+        return text.read().strip()
+
+
 def program(name):
     """A program of the build, wherever in it that is."""
     for place in ("", "server", "server/bin", "bin", "tests/tools"):
@@ -312,6 +318,16 @@ class Lab:
 
     def proxy(self, host):
         return self._keep(ProxyClient(self.host(host)))
+
+    def leases(self, client=None, **keys):
+        """All leases, by epoch, as smapi.lease_list shows them."""
+        found, after = {}, 0
+        while after != "":
+            page = (client or self.unix()).call("smapi.lease_list", path="/RPC2", dialect="spec", limit=1000,
+                                                **({"after": int(after)} if after else {}), **keys)
+            found.update((int(row["epoch"]), row) for row in page["leases"])
+            after = page["next"]
+        return found
 
     # Places.
 

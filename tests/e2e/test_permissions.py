@@ -110,7 +110,7 @@ def allowed(method, verbs_of_role, grants, sr):
         return verb in verbs_of_role
     if "sr_uuid" in names:
         return verb in grants.get(sr, grants.get("any", set()))
-    if method["lock"] != "none":
+    if method["lock"] not in ("none", "rows"):
         return verb in grants.get("any", set())
     return any(verb in verbs for verbs in grants.values())
 

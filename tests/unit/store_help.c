@@ -75,6 +75,17 @@ int bench_teardown(void **state)
     return 0;
 }
 
+struct holder holder_named(const char *name)
+{
+    return (struct holder){.name = name};
+}
+
+struct lease_ask ask_for(const struct uuid *sr, const struct uuid *vdi, struct holder who, bool writable)
+{
+    return (struct lease_ask){
+        .sr = *sr, .vdi = *vdi, .who = who, .writable = writable, .first = LEASE_HELD, .fence = "vdi", .now = NOW};
+}
+
 struct uuid uuid_of(const char *text)
 {
     struct uuid u = UUID_NONE;

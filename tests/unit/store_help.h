@@ -3,6 +3,7 @@
 #ifndef SMAPI_TESTS_STORE_HELP_H
 #define SMAPI_TESTS_STORE_HELP_H
 
+#include "store/lease.h"
 #include "store/query.h"
 #include "store/sr.h"
 #include "store/vdi.h"
@@ -44,6 +45,9 @@ int bench_teardown(void **state);
         assert_int_equal(b->fault.code, want);                                                                         \
     } while (0)
 
+#define NOW INT64_C(1000000000000)            /* a moment of boot time for tests of leases */
+struct holder holder_named(const char *name); /* of no boot and no nonce */
+struct lease_ask ask_for(const struct uuid *sr, const struct uuid *vdi, struct holder who, bool writable);
 struct uuid uuid_of(const char *text);
 struct uuid uuid_numbered(unsigned n); /* cccccccc-…-<n> */
 struct sr_row sr_blank(const char *uuid);

@@ -26,18 +26,37 @@ static int setup(void **state)
     return 0;
 }
 
+static struct granted take_as(struct bench *b, const struct uuid *vdi, struct holder who, bool writable)
+{
+    struct granted got = {0};
+    struct lease_ask ask = ask_for(&sr, vdi, who, writable);
+    OK(store_lease_take(&b->txn, &ask, &got, &b->fault));
+    return got;
+}
+
 static uint64_t take(struct bench *b, const struct uuid *vdi, const char *holder, bool writable)
 {
-    uint64_t epoch = 0;
-    OK(store_lease_take(&b->txn, &sr, vdi, holder, writable, &epoch, &b->fault));
-    return epoch;
+    return take_as(b, vdi, holder_named(holder), writable).epoch;
+}
+
+static int attach(struct bench *b, const struct uuid *of, const struct uuid *vdi, const char *holder, bool writable)
+{
+    struct holder who = holder_named(holder);
+    return store_attach(&b->txn, of, vdi, &who, writable, &b->fault);
+}
+
+static int release(struct bench *b, const struct uuid *vdi, const char *holder)
+{
+    struct holder who = holder_named(holder);
+    return store_lease_release(&b->txn, &sr, vdi, &who, 0, NOW, &b->fault);
 }
 
 static void refuse(struct bench *b, const struct uuid *vdi, const char *holder, bool writable)
 {
-    uint64_t epoch = 77;
-    REFUSED(store_lease_take(&b->txn, &sr, vdi, holder, writable, &epoch, &b->fault), FAULT_VDIInUse);
-    assert_int_equal(epoch, 77);
+    struct granted got = {.epoch = 77};
+    struct lease_ask ask = ask_for(&sr, vdi, holder_named(holder), writable);
+    REFUSED(store_lease_take(&b->txn, &ask, &got, &b->fault), FAULT_VDIInUse);
+    assert_int_equal(got.epoch, 77);
 }
 
 static void readers_share_and_a_writer_excludes(void **state)
@@ -86,7 +105,7 @@ static void epochs_rise_and_are_never_given_twice(void **state)
         uint64_t epoch = take(b, vdi, HOST_A, true);
         assert_true(epoch > last);
         last = epoch;
-        OK(store_lease_release(&b->txn, &sr, vdi, HOST_A, &b->fault));
+        OK(release(b, vdi, HOST_A));
     }
 }
 
@@ -94,10 +113,10 @@ static void a_release_touches_only_the_holders_own_lease(void **state)
 {
     struct bench *b = *state;
     take(b, &one, HOST_A, true);
-    OK(store_lease_release(&b->txn, &sr, &one, HOST_B, &b->fault));
+    OK(release(b, &one, HOST_B));
     refuse(b, &one, HOST_B, true);
-    OK(store_lease_release(&b->txn, &sr, &one, HOST_A, &b->fault));
-    OK(store_lease_release(&b->txn, &sr, &one, HOST_A, &b->fault));
+    OK(release(b, &one, HOST_A));
+    OK(release(b, &one, HOST_A));
     take(b, &one, HOST_B, true);
 }
 
@@ -105,8 +124,9 @@ static void a_lease_on_an_unknown_disk_is_refused(void **state)
 {
     struct bench *b = *state;
     struct uuid other = uuid_numbered(3);
-    uint64_t epoch;
-    REFUSED(store_lease_take(&b->txn, &sr, &other, HOST_A, true, &epoch, &b->fault), FAULT_VDIUnavailable);
+    struct granted got;
+    struct lease_ask ask = ask_for(&sr, &other, holder_named(HOST_A), true);
+    REFUSED(store_lease_take(&b->txn, &ask, &got, &b->fault), FAULT_VDIUnavailable);
 }
 
 static void the_schema_itself_refuses_a_second_writer(void **state)
@@ -114,9 +134,12 @@ static void the_schema_itself_refuses_a_second_writer(void **state)
     struct bench *b = *state;
     take(b, &one, HOST_A, true);
     char rw[600], ro[600], odd[600];
-    snprintf(rw, sizeof rw, "INSERT INTO lease VALUES ('%s', '%s', 'x', 'rw', 1000, 1)", sr.text, one.text);
-    snprintf(ro, sizeof ro, "INSERT INTO lease VALUES ('%s', '%s', 'x', 'ro', 1000, 1)", sr.text, one.text);
-    snprintf(odd, sizeof odd, "INSERT INTO lease VALUES ('%s', '%s', 'x', 'wo', 1001, 1)", sr.text, two.text);
+    snprintf(rw, sizeof rw, "INSERT INTO lease VALUES ('%s', '%s', 'x', 'rw', 1000, 1, 'held', '', '', 'vdi', '')",
+             sr.text, one.text);
+    snprintf(ro, sizeof ro, "INSERT INTO lease VALUES ('%s', '%s', 'x', 'ro', 1000, 1, 'held', '', '', 'vdi', '')",
+             sr.text, one.text);
+    snprintf(odd, sizeof odd, "INSERT INTO lease VALUES ('%s', '%s', 'x', 'wo', 1001, 1, 'held', '', '', 'vdi', '')",
+             sr.text, two.text);
     assert_true(peer_refuses(b->db.connection, rw));
     assert_true(peer_refuses(b->db.connection, odd));
     assert_false(peer_refuses(b->db.connection, ro));
@@ -148,8 +171,8 @@ static void taking_and_releasing_leaves_an_audit_trail(void **state)
     char answer[512], want[512];
     uint64_t epoch = take(b, &one, HOST_A, true);
     take(b, &one, HOST_A, true);
-    OK(store_lease_release(&b->txn, &sr, &one, HOST_A, &b->fault));
-    OK(store_lease_release(&b->txn, &sr, &one, HOST_A, &b->fault));
+    OK(release(b, &one, HOST_A));
+    OK(release(b, &one, HOST_A));
     snprintf(want, sizeof want, "lease_take %s %s %s rw %llu;lease_release %s %s %s rw %llu", HOST_A, SR_A, one.text,
              (unsigned long long) epoch, HOST_A, SR_A, one.text, (unsigned long long) epoch);
     peer_ask(b->db.connection, "SELECT group_concat(what || ' ' || who || ' ' || detail, ';') FROM audit", answer,
@@ -161,11 +184,11 @@ static void attaching_is_repeatable_in_one_mode_and_shared_between_hosts(void **
 {
     struct bench *b = *state;
     struct attachment *got;
-    OK(store_attach(&b->txn, &sr, &one, HOST_A, true, &b->fault));
-    OK(store_attach(&b->txn, &sr, &one, HOST_A, true, &b->fault));
-    REFUSED(store_attach(&b->txn, &sr, &one, HOST_A, false, &b->fault), FAULT_VDIInUse);
+    OK(attach(b, &sr, &one, HOST_A, true));
+    OK(attach(b, &sr, &one, HOST_A, true));
+    REFUSED(attach(b, &sr, &one, HOST_A, false), FAULT_VDIInUse);
     assert_non_null(strstr(b->fault.detail, "read-write on host " HOST_A));
-    OK(store_attach(&b->txn, &sr, &one, HOST_B, false, &b->fault));
+    OK(attach(b, &sr, &one, HOST_B, false));
     OK(store_attachment_find(&b->txn, &sr, &one, HOST_B, b->arena, &got, &b->fault));
     assert_false(got->writable);
     assert_true(got->since > 0);
@@ -183,11 +206,11 @@ static void attachments_are_listed_by_disk_by_sr_and_by_holder(void **state)
     struct attachment *list;
     struct uuid none = UUID_NONE;
     size_t count;
-    OK(store_attach(&b->txn, &sr, NULL, HOST_A, true, &b->fault));
-    OK(store_attach(&b->txn, &sr, &none, HOST_B, true, &b->fault));
-    OK(store_attach(&b->txn, &sr, &one, HOST_A, true, &b->fault));
-    OK(store_attach(&b->txn, &sr, &two, HOST_A, false, &b->fault));
-    OK(store_attach(&b->txn, &sr, &two, HOST_B, false, &b->fault));
+    OK(attach(b, &sr, NULL, HOST_A, true));
+    OK(attach(b, &sr, &none, HOST_B, true));
+    OK(attach(b, &sr, &one, HOST_A, true));
+    OK(attach(b, &sr, &two, HOST_A, false));
+    OK(attach(b, &sr, &two, HOST_B, false));
     OK(store_attachment_list(&b->txn, &sr, &none, NULL, b->arena, &list, &count, &b->fault));
     assert_int_equal(count, 2);
     assert_false(uuid_is(&list[0].vdi));
@@ -198,7 +221,7 @@ static void attachments_are_listed_by_disk_by_sr_and_by_holder(void **state)
     assert_string_equal(list[0].vdi.text, one.text);
     assert_string_equal(list[1].vdi.text, two.text);
     struct uuid unknown = uuid_of(SR_B);
-    REFUSED(store_attach(&b->txn, &unknown, NULL, HOST_A, true, &b->fault), FAULT_SRUnavailable);
+    REFUSED(attach(b, &unknown, NULL, HOST_A, true), FAULT_SRUnavailable);
 }
 
 static struct op_key key_of(unsigned n)

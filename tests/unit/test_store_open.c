@@ -208,10 +208,14 @@ static int take_first_disk(struct txn *t, void *arg, struct fault *f)
 {
     struct uuid sr = uuid_of(SR_A);
     struct vdi v = vdi_numbered(1);
-    return put_sr(t, (char[]){SR_A}, f) < 0 || store_vdi_put(t, &sr, &v, f) < 0 ||
-                   store_lease_release(t, &sr, &v.uuid, HOST_A, f) < 0
-               ? -1
-               : store_lease_take(t, &sr, &v.uuid, HOST_A, true, arg, f);
+    struct holder who = holder_named(HOST_A);
+    struct lease_ask ask = ask_for(&sr, &v.uuid, who, true);
+    struct granted got = {0};
+    if (put_sr(t, (char[]){SR_A}, f) < 0 || store_vdi_put(t, &sr, &v, f) < 0 ||
+        store_lease_release(t, &sr, &v.uuid, &who, 0, NOW, f) < 0 || store_lease_take(t, &ask, &got, f) < 0)
+        return -1;
+    *(uint64_t *) arg = got.epoch;
+    return 0;
 }
 
 static void epochs_jump_at_every_start(void **state)

@@ -13,6 +13,16 @@ static void put_numbered(struct bench *b, const char *sr_text, unsigned n)
     OK(store_vdi_put(&b->txn, &sr, &v, &b->fault));
 }
 
+/* Attached and leased. */
+static void hold(struct bench *b, const struct uuid *sr, const struct uuid *vdi)
+{
+    struct holder who = holder_named(HOST_A);
+    struct lease_ask ask = ask_for(sr, vdi, who, true);
+    struct granted got;
+    OK(store_attach(&b->txn, sr, vdi, &who, true, &b->fault));
+    OK(store_lease_take(&b->txn, &ask, &got, &b->fault));
+}
+
 static void add_sr(struct bench *b, const char *sr_text)
 {
     struct sr_row row = sr_blank(sr_text);
@@ -130,12 +140,10 @@ static void removing_an_sr_removes_all_that_belongs_to_it_and_nothing_else(void 
     for (size_t i = 0; i < COUNT_OF(srs); i++) {
         struct sr_row row = sr_blank(srs[i]);
         struct vdi v = vdi_numbered((unsigned) i);
-        uint64_t epoch;
         row.config = v.sm_config = (struct pairs){config, 1};
         OK(store_sr_put(&b->txn, &row, &b->fault));
         OK(store_vdi_put(&b->txn, &row.uuid, &v, &b->fault));
-        OK(store_attach(&b->txn, &row.uuid, &v.uuid, HOST_A, true, &b->fault));
-        OK(store_lease_take(&b->txn, &row.uuid, &v.uuid, HOST_A, true, &epoch, &b->fault));
+        hold(b, &row.uuid, &v.uuid);
     }
     for (size_t i = 0; i < COUNT_OF(tables); i++)
         assert_int_equal(rows_of(b, tables[i]), 2);
@@ -275,15 +283,14 @@ static void removing_a_disk_removes_what_belongs_to_it(void **state)
     struct bench *b = *state;
     struct uuid sr = uuid_of(SR_A);
     struct pair config[] = {{"k", "v"}};
-    uint64_t epoch;
     add_sr(b, SR_A);
-    OK(store_attach(&b->txn, &sr, NULL, HOST_A, true, &b->fault));
+    struct holder who = holder_named(HOST_A);
+    OK(store_attach(&b->txn, &sr, NULL, &who, true, &b->fault));
     for (unsigned n = 1; n <= 2; n++) {
         struct vdi v = vdi_numbered(n);
         v.sm_config = (struct pairs){config, 1};
         OK(store_vdi_put(&b->txn, &sr, &v, &b->fault));
-        OK(store_attach(&b->txn, &sr, &v.uuid, HOST_A, true, &b->fault));
-        OK(store_lease_take(&b->txn, &sr, &v.uuid, HOST_A, true, &epoch, &b->fault));
+        hold(b, &sr, &v.uuid);
     }
     struct uuid vdi = uuid_numbered(1);
     OK(store_vdi_remove(&b->txn, &sr, &vdi, &b->fault));

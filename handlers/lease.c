@@ -1,0 +1,112 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* Leases, shown and broken. */
+#include "handlers/state.h"
+#include "server/base/clock.h"
+#include <string.h>
+
+/* ------------------------------------------------------------------ smapi.lease_list */
+
+enum { PAGE = 100, PAGE_MAX = 1000 };
+
+struct page {
+    struct call *c;
+    size_t limit;
+    int64_t now;
+    struct lease *leases;
+    size_t lease_count;
+    struct host *hosts;
+    size_t host_count;
+    struct grace grace;
+};
+
+static int read_page(struct txn *t, void *arg, struct fault *f)
+{
+    struct page *p = arg;
+    const struct smapi_lease_list_args *args = ARGS(p->c, smapi_lease_list);
+    struct arena *a = p->c->arena;
+    if (store_lease_page(t, &args->sr_uuid, args->host, args->after, p->limit, a, &p->leases, &p->lease_count, f) < 0 ||
+        store_grace_read(t, p->now, &p->grace, f) < 0)
+        return -1;
+    return args->after ? 0 : store_host_list(t, a, &p->hosts, &p->host_count, f);
+}
+
+static void put_text(struct arena *a, struct value *v, const char *name, const char *text)
+{
+    value_put(a, v, name, value_string(a, text));
+}
+
+static void put_ms(struct arena *a, struct value *v, const char *name, int64_t ns)
+{
+    value_put(a, v, name, value_size(a, (uint64_t) (ns > 0 ? ns : 0) / 1000000));
+}
+
+static struct value *lease_value(struct arena *a, const struct lease *l)
+{
+    struct value *v = value_struct(a);
+    char since[CLOCK_TEXT];
+    clock_text(l->since, since);
+    put_text(a, v, "sr", l->sr.text);
+    put_text(a, v, "vdi", l->vdi.text);
+    put_text(a, v, "host", l->holder);
+    put_text(a, v, "mode", l->writable ? "rw" : "ro");
+    value_put(a, v, "epoch", value_size(a, l->epoch));
+    put_text(a, v, "since", since);
+    put_text(a, v, "state", lease_state_name(l->state));
+    put_text(a, v, "boot", l->boot.text);
+    put_text(a, v, "fencing", l->fence);
+    put_text(a, v, "why", l->why);
+    return v;
+}
+
+/* "suspect": the lease ran out; what the host holds it holds on, until there is evidence that it is dead. */
+static const char *state_word(const struct host *h, int64_t now)
+{
+    return h->state == HOST_LIVE && now >= h->expires ? "suspect" : host_state_names[h->state];
+}
+
+static struct value *host_value(struct arena *a, const struct host *h, int64_t now)
+{
+    struct value *v = value_struct(a);
+    put_text(a, v, "host", h->name);
+    put_text(a, v, "state", state_word(h, now));
+    put_text(a, v, "boot", h->boot.text);
+    value_put(a, v, "watchdog", value_boolean(a, h->watchdog));
+    put_ms(a, v, "left_ms", h->expires - now);
+    value_put(a, v, "broken", value_size(a, h->broken));
+    value_put(a, v, "stale", value_boolean(a, h->stale));
+    return v;
+}
+
+static struct value *hosts_of(const struct page *p)
+{
+    const char *only = ARGS(p->c, smapi_lease_list)->host;
+    struct value *list = value_array(p->c->arena);
+    for (size_t i = 0; i < p->host_count; i++)
+        if (p->hosts[i].state != HOST_UNREGISTERED && (!only || strcmp(only, p->hosts[i].name) == 0))
+            value_append(p->c->arena, list, host_value(p->c->arena, &p->hosts[i], p->now));
+    return list;
+}
+
+static int smapi_lease_list_act(struct dispatch *d, struct call *c, struct fault *f)
+{
+    const struct smapi_lease_list_args *args = ARGS(c, smapi_lease_list);
+    struct arena *a = c->arena;
+    struct page p = {.c = c, .limit = args->limit ? (size_t) args->limit : PAGE, .now = clock_boot_ns()};
+    if (args->limit > PAGE_MAX)
+        return fault_set(f, FAULT_BadRequest, "limit must not be above %d", PAGE_MAX);
+    if (store_read(d->settings.store, read_page, &p, f) < 0)
+        return -1;
+    struct value *v = value_struct(a), *leases = value_array(a);
+    for (size_t i = 0; i < p.lease_count; i++)
+        value_append(a, leases, lease_value(a, &p.leases[i]));
+    bool more = p.lease_count == p.limit;
+    value_put(a, v, "leases", leases);
+    value_put(a, v, "hosts", hosts_of(&p));
+    value_put(a, v, "next", more ? value_size(a, p.leases[p.lease_count - 1].epoch) : value_string(a, ""));
+    put_ms(a, v, "grace_ms", p.grace.left);
+    put_ms(a, v, "unknown_ms", p.grace.unknown_left);
+    c->result = v;
+    return 0;
+}
+
+const struct phases smapi_lease_list_phases = {.act = smapi_lease_list_act};
