@@ -102,8 +102,9 @@ class Planted:
 
     def lease_conflict(self):
         self.sql("INSERT INTO attachment (sr, vdi, holder, writable, since) SELECT sr, vdi, 'host:x', 0, 0 FROM attachment "
-                 "WHERE vdi = '{lone}'; INSERT INTO lease (sr, vdi, holder, mode, epoch, since) VALUES "
-                 "('{sr}', '{lone}', 'host:x', 'ro', (SELECT epoch_next FROM meta), 0)")
+                 "WHERE vdi = '{lone}'; INSERT INTO lease (sr, vdi, holder, mode, epoch, since, state, boot, nonce, "
+                 "fence, why) VALUES ('{sr}', '{lone}', 'host:x', 'ro', (SELECT epoch_next FROM meta), 0, 'held', '', '', "
+                 "'vdi', '')")
         return self.lone
 
     def lease_unattached(self):
