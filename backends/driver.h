@@ -70,7 +70,8 @@ struct sr {
 
 /* Said by a layout when the medium could not keep what it was told to (a failed fsync: what is durable is no longer
    known): guard.c answers SRUnavailable with the reason until the SR is attached again. errno is the reason. Any
-   thread; the first reason stays. Returns -1 with EIO in f. */
+   thread; the first reason stays. Returns -1 with EIO in f, or SRNoSpace when that was the reason: a sync that found no
+   room has lost what was written all the same. */
 int sr_poison(struct sr *sr, struct fault *f, const char *fmt, ...) PRINTF(3, 4);
 
 /* What a probe found. */

@@ -14,7 +14,8 @@ int sr_poison(struct sr *sr, struct fault *f, const char *fmt, ...)
     va_start(args, fmt);
     vsnprintf(what, sizeof what, fmt, args);
     va_end(args);
-    fault_set(f, FAULT_EIO, "%s: %s", what, strerror_r(saved, why, sizeof why));
+    enum fault_code code = saved == ENOSPC || saved == EDQUOT ? FAULT_SRNoSpace : FAULT_EIO;
+    fault_set(f, code, "%s: %s", what, strerror_r(saved, why, sizeof why));
     AUTO_FREE char *reason = strdup(f->detail);
     char *none = NULL;
     if (reason && atomic_compare_exchange_strong(&sr->poison, &none, reason))

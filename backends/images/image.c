@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "backends/images/image.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 static const struct image_format *const formats[] = {&image_vhd, &image_raw};
 
@@ -56,4 +58,15 @@ const char *image_parent_wrong(const struct image_info *child, const struct imag
     return memcmp(child->parent_id, parent->id, sizeof parent->id) == 0
                ? NULL
                : "is not the image it was made from: their identifiers differ";
+}
+
+int image_sync(int fd, const char *what, struct fault *f)
+{
+    char why[96];
+    if (fsync(fd) == 0)
+        return 0;
+    int saved = errno;
+    fault_set(f, FAULT_EIO, "sync %s: %s", what, strerror_r(saved, why, sizeof why));
+    errno = saved;
+    return -1;
 }

@@ -77,6 +77,10 @@ const struct image_format *const *image_formats(size_t *count);
 const struct image_format *image_format_find(const char *name);
 const struct image_format *image_format_of_file(const char *file, struct uuid *uuid);
 
+/* fsync. -1 with EIO whatever the reason, errno kept: what was written may be lost, also when there was no room for it,
+   and a second sync would not tell. */
+int image_sync(int fd, const char *what, struct fault *f);
+
 /* The image carries this uuid inside. */
 bool image_has_id(const struct image_info *info, const struct uuid *id);
 /* The format of the image a child of that format was made from: raw images have no identifier. */

@@ -92,7 +92,7 @@ static int raw_grow(int fd, uint64_t size, const struct image_journal *journal, 
         return -1;
     if (POINT(resize_grown) < 0)
         return fault_errno(f, FAULT_VDIResize, "grow a raw image");
-    return fsync(fd) < 0 ? fault_errno(f, FAULT_EIO, "sync a grown raw image") : 0;
+    return image_sync(fd, "a grown raw image", f);
 }
 
 /* No revert: both lengths are sound. */

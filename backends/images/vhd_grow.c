@@ -259,7 +259,7 @@ static int finish(int fd, const struct image_journal *journal, struct fault *f)
 {
     if (POINT(resize_grown) < 0)
         return fault_errno(f, FAULT_VDISize, "grow a VHD");
-    return fsync(fd) < 0 ? fault_errno(f, FAULT_EIO, "sync a VHD that grew") : vhd_journal_remove(journal, f);
+    return image_sync(fd, "a VHD that grew", f) < 0 ? -1 : vhd_journal_remove(journal, f);
 }
 
 static int grow_sparse(struct grow *g, uint64_t size, const struct image_journal *journal, struct fault *f)

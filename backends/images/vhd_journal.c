@@ -100,18 +100,14 @@ int vhd_journal_make(const struct image_journal *journal, int image, const struc
     AUTO_FD int file = io_open_beneath(journal->dir, journal->name, O_WRONLY | O_CREAT | O_EXCL, 0600);
     if (file < 0 || save(file, image, &h) < 0)
         return fault_errno(f, FAULT_VDISize, "write the journal %s", journal->name);
-    if (fsync(file) < 0 || fsync(journal->dir) < 0)
-        return fault_errno(f, FAULT_EIO, "sync the journal %s", journal->name);
-    return 0;
+    return image_sync(file, journal->name, f) < 0 ? -1 : image_sync(journal->dir, journal->name, f);
 }
 
 int vhd_journal_remove(const struct image_journal *journal, struct fault *f)
 {
     if (unlinkat(journal->dir, journal->name, 0) < 0 && errno != ENOENT)
         return fault_errno(f, FAULT_VDISize, "remove the journal %s", journal->name);
-    if (fsync(journal->dir) < 0)
-        return fault_errno(f, FAULT_EIO, "sync the removal of the journal %s", journal->name);
-    return 0;
+    return image_sync(journal->dir, journal->name, f);
 }
 
 /* *whole: the journal is as it was when it was synced. -1 with errno when it cannot be read. */
@@ -173,7 +169,7 @@ int vhd_journal_revert(const struct image_journal *journal, int image, struct fa
         return fault_set(f, FAULT_VDISize, "the journal %s is of another file than the image", journal->name);
     if (whole && restore(file, image, &h) < 0)
         return fault_errno(f, FAULT_VDISize, "put back what the journal %s holds", journal->name);
-    if (whole && fsync(image) < 0)
-        return fault_errno(f, FAULT_EIO, "sync what the journal %s put back", journal->name);
+    if (whole && image_sync(image, "what the journal put back", f) < 0)
+        return -1;
     return vhd_journal_remove(journal, f);
 }

@@ -112,5 +112,5 @@ int vhd_set_parent(int fd, int parent_fd, const struct uuid *parent, const struc
         return -1;
     if (write_all(&r) < 0)
         return fault_errno(f, FAULT_VDICreate, "write the new parent of a VHD");
-    return fsync(fd) < 0 ? fault_errno(f, FAULT_EIO, "sync the new parent of a VHD") : vhd_journal_remove(journal, f);
+    return image_sync(fd, "the new parent of a VHD", f) < 0 ? -1 : vhd_journal_remove(journal, f);
 }

@@ -81,7 +81,7 @@ int image_check_free(struct sr *sr, const struct uuid *vdi, struct fault *f);
 /* The format asked for, or the default. VDIType when there is none of that name. */
 int image_format_wanted(const char *name, const struct image_format **out, struct fault *f);
 
-/* fsync; a failure that is no lack of space poisons the SR. */
+/* fsync; a failure poisons the SR. */
 int file_sync(struct sr *sr, int fd, const char *what, struct fault *f);
 /* Removes a name of ours; success when it is not there. -1 with errno. */
 int file_remove(int dir, const char *name);

@@ -197,11 +197,7 @@ int image_format_wanted(const char *name, const struct image_format **out, struc
 
 int file_sync(struct sr *sr, int fd, const char *what, struct fault *f)
 {
-    if (fsync(fd) == 0)
-        return 0;
-    if (errno == ENOSPC || errno == EDQUOT)
-        return fault_errno(f, FAULT_SRNoSpace, "sync %s", what);
-    return sr_poison(sr, f, "sync %s", what);
+    return fsync(fd) == 0 ? 0 : sr_poison(sr, f, "sync %s", what);
 }
 
 int file_remove(int dir, const char *name)

@@ -49,12 +49,14 @@ static bool whole(struct work *w, uint64_t size)
     struct image_info info;
     struct fault ignored;
     uint64_t rounded = 0;
+    const char *place = w->sr->place.path;
     if (image_open(w->sr, &w->plan->vdi, "", O_RDONLY, &file, &ignored) < 0)
         return false;
     AUTO_FD int fd = file.fd;
     if (file.format->info(fd, &info, &ignored) < 0 || (size && file.format->round(size, &rounded, &ignored) < 0))
         return false;
-    if ((size && rounded != info.size) || fsync(fd) < 0 || fsync(dir_of(w)) < 0)
+    if ((size && rounded != info.size) || file_sync(w->sr, fd, file.name, &ignored) < 0 ||
+        file_sync(w->sr, dir_of(w), place, &ignored) < 0)
         return false;
     const struct vdi kept = w->wanted ? layout_copy(w->a, w->wanted) : vdi_blank();
     image_describe(dir_of(w), &w->plan->vdi, file.format, &info, w->wanted ? &kept : NULL, w->a, w->vdi);
@@ -307,6 +309,8 @@ int file_settle(struct sr *sr, const struct plan *plan, const struct vdi *wanted
             continue;
         if ((rows[i].after_poison || !atomic_load(&sr->poison)) && rows[i].settle(&w, f) < 0)
             return -1;
+        if (!rows[i].after_poison && atomic_load(&sr->poison))
+            w.how = SETTLED_STUCK; /* also when it was settling that met the failed sync */
         break;
     }
     *how = w.how;

@@ -202,9 +202,11 @@ static int doom_directory(const struct spot *spot, const struct plan *plan, int 
         return errno == ENOENT ? 0 : -1;
     if (first_entry(dir, note, name) < 0)
         return -1;
-    if (name[0] || renameat2(spot->parent, spot->name, spot->parent, temp, RENAME_NOREPLACE) < 0)
-        return unlinkat(dir, note, 0); /* something came into it, or something is mounted on it: it stays */
-    return fsync(spot->parent);
+    if (!name[0] && renameat(spot->parent, spot->name, spot->parent, temp) == 0)
+        return fsync(spot->parent);
+    if (!name[0] && errno != EBUSY)
+        return -1;
+    return unlinkat(dir, note, 0); /* something came into it, or something is mounted on it: it stays */
 }
 
 static int here_destroy(struct sr *sr, const struct plan *plan, struct fault *f)
