@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """What must be true after a crash, and a recipe for each changing method: how to prepare for it, do it, and tell from
 outside whether it was done."""
+import functools
 import os
 import subprocess
 import threading
@@ -56,6 +57,7 @@ def tree(test, sr, rows):
                              (image.size, image.hidden, image.parent, "live"), vdi)
 
 
+@functools.lru_cache(16)
 def laid(*layers):
     """The bytes of a disk of 4 MiB after such writes."""
     disk = bytearray(4 * MIB)

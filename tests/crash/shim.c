@@ -7,6 +7,10 @@
    The test tells it what to do, while the process runs, through SHIM_CONTROL, a file both map (struct control).
    SHIM_INODES names lines "<inode> <shown>": a tree that was rebuilt shows the inode numbers of the one it stands for.
 
+   With SHIM_SERVER the process stops before main, linked and relocated, which is the larger part of its start, and
+   forks a child that goes on for each byte it reads from descriptor SERVER_ASK; it writes the child's pid, then its
+   wait status, as two 32-bit numbers to SERVER_TELL.
+
    Calls that this file does not know are not seen: what the C library does inside itself (fopen for writing, which
    nothing here uses on such files), and writes through mappings (SQLite is set not to). */
 #include <dlfcn.h>
@@ -27,6 +31,7 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 enum action {
@@ -36,7 +41,7 @@ enum action {
     ACT_FAIL,      /* the call fails and is not made */
     ACT_FAIL_ON,   /* it and all that follow */
     ACT_SWALLOW,   /* it is not made and said to have succeeded: a harness that does not notice is blind */
-    ACT_FAIL_SYNC, /* of the calls that sync only, the n-th fails; what it was to sync stays in memory */
+    ACT_HIDE,      /* it fails, and the program is told of success, as one that does not look would believe */
 };
 
 /* Shared with the test; the order is that of shim.py. Each but count and acted is written by the test alone. */
@@ -44,7 +49,7 @@ struct control {
     _Atomic int64_t action, at, error, counting, count, acted, logging, closing;
 };
 
-enum { FILES = 1024, MAP_MAX = 4096 };
+enum { MAP_MAX = 4096, SERVER_ASK = 198, SERVER_TELL = 199 };
 
 /* What a call is about to do. */
 struct event {
@@ -55,10 +60,11 @@ struct event {
     const void *data;
     size_t length; /* of data; of ftruncate and fallocate the size; of what makes a file its mode */
     int64_t offset;
-    bool sync, write, positioned; /* positioned: a write at offset, which then is not where the descriptor stands */
+    bool write, positioned; /* positioned: a write at offset, which then is not where the descriptor stands */
 
     /* Of enter. */
-    bool made; /* the result is there already */
+    bool made;  /* the result is there already */
+    int hidden; /* the error it stands for */
     long result;
     uint64_t inode, other;
     char path[PATH_MAX], path2[PATH_MAX];
@@ -113,7 +119,6 @@ static void read_inodes(const char *path)
 __attribute__((constructor)) static void begin(void)
 {
     const char *where = getenv("SHIM_CONTROL"), *top = getenv("SHIM_ROOT"), *log = getenv("SHIM_LOG");
-    const char *inodes = getenv("SHIM_INODES");
     if (!where || !top)
         return;
     int fd = (int) raw(SYS_openat, AT_FDCWD, (long) where, O_RDWR | O_CLOEXEC, 0, 0);
@@ -126,8 +131,48 @@ __attribute__((constructor)) static void begin(void)
     root_length = strlen(root);
     if (log)
         log_fd = (int) raw(SYS_openat, AT_FDCWD, (long) log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600, 0);
-    if (inodes)
-        read_inodes(inodes);
+}
+
+static void tell(int32_t number)
+{
+    if (raw(SYS_write, SERVER_TELL, (long) &number, sizeof number, 0, 0) != sizeof number)
+        _exit(1);
+}
+
+/* Returns in each child. */
+static void serve(void)
+{
+    char asked;
+    while (raw(SYS_read, SERVER_ASK, (long) &asked, 1, 0, 0) == 1) {
+        int status = 0;
+        pid_t child = fork();
+        if (child == 0) {
+            raw(SYS_close, SERVER_ASK, 0, 0, 0, 0);
+            raw(SYS_close, SERVER_TELL, 0, 0, 0, 0);
+            return;
+        }
+        tell(child);
+        while (child > 0 && waitpid(child, &status, 0) < 0 && errno == EINTR)
+            ;
+        tell(status);
+    }
+    _exit(0);
+}
+
+typedef int main_function(int, char **, char **);
+int __libc_start_main(main_function *main, int argc, char **argv, void (*init)(void), void (*fini)(void),
+                      void (*rtld_fini)(void), void *stack_end);
+/* The libraries are set up when this is called, and the program has done nothing yet. */
+int __libc_start_main(main_function *main, int argc, char **argv, void (*init)(void), void (*fini)(void),
+                      void (*rtld_fini)(void), void *stack_end)
+{
+    static __typeof__(__libc_start_main) *real;
+    *(void **) &real = dlsym(RTLD_NEXT, "__libc_start_main");
+    if (root_length && getenv("SHIM_SERVER"))
+        serve();
+    if (root_length && getenv("SHIM_INODES"))
+        read_inodes(getenv("SHIM_INODES"));
+    return real(main, argc, argv, init, fini, rtld_fini, stack_end);
 }
 
 /* ------------------------------------------------------------------ whether a call is watched */
@@ -201,8 +246,7 @@ static void write_half(const struct event *e)
 static void act(struct event *e)
 {
     enum action action = (enum action) control->action;
-    bool syncs_only = action == ACT_FAIL_SYNC;
-    if (!control->counting || (syncs_only && !e->sync))
+    if (!control->counting)
         return;
     int64_t count = ++control->count;
     if (action == ACT_NONE || count < control->at || (count > control->at && action != ACT_FAIL_ON))
@@ -213,8 +257,9 @@ static void act(struct event *e)
     if (action == ACT_KILL || action == ACT_KILL_HALF)
         die();
     e->made = true;
-    e->result = action == ACT_SWALLOW ? (long) (e->write ? e->length : 0) : -1;
-    errno = action == ACT_SWALLOW ? 0 : (int) control->error;
+    e->hidden = action == ACT_HIDE ? (int) control->error : 0;
+    e->result = action == ACT_SWALLOW || e->hidden ? (long) (e->write ? e->length : 0) : -1;
+    errno = e->result < 0 ? (int) control->error : 0;
 }
 
 /* Whether the call is watched; then leave must follow, and the call itself only when it is not made yet. */
@@ -235,7 +280,8 @@ static bool enter(struct event *e)
 static void append(const struct event *e, long result, int error)
 {
     struct stat st = {0};
-    struct record r = {.error = result < 0 ? error : 0, .inode = e->inode, .other = e->other, .offset = e->offset};
+    struct record r = {
+        .error = result < 0 ? error : e->hidden, .inode = e->inode, .other = e->other, .offset = e->offset};
     bool creates = e->fd < 0 && !e->name2;
     if (result >= 0 && creates)
         raw_stat(e->dir, e->name, &st);
@@ -263,7 +309,7 @@ static void append(const struct event *e, long result, int error)
 static void leave(const struct event *e, long result)
 {
     int saved = errno;
-    if (log_fd >= 0 && control->logging && !e->made)
+    if (log_fd >= 0 && control->logging && (!e->made || result < 0 || e->hidden))
         append(e, result, saved);
     pthread_mutex_unlock(&turn);
     errno = saved;
@@ -294,12 +340,12 @@ static void leave(const struct event *e, long result)
 
 int fsync(int fd)
 {
-    return (int) THROUGH(BY_FD("fsync", fd, .sync = true), REAL(fsync)(fd));
+    return (int) THROUGH(BY_FD("fsync", fd), REAL(fsync)(fd));
 }
 
 int fdatasync(int fd)
 {
-    return (int) THROUGH(BY_FD("fdatasync", fd, .sync = true), REAL(fdatasync)(fd));
+    return (int) THROUGH(BY_FD("fdatasync", fd), REAL(fdatasync)(fd));
 }
 
 ssize_t write(int fd, const void *data, size_t length)
@@ -436,16 +482,14 @@ int close(int fd)
     if (flags < 0 || (flags & O_ACCMODE) == O_RDONLY)
         return REAL(close)(fd);
     struct event e = BY_FD("close", fd);
-    bool watched = enter(&e);
-    int r = REAL(close)(fd), error = errno;
-    if (watched && e.made && e.result < 0) {
-        r = -1;
-        error = (int) control->error;
-    }
-    if (watched)
-        pthread_mutex_unlock(&turn);
+    if (!enter(&e))
+        return REAL(close)(fd);
+    if (log_fd >= 0 && control->logging)
+        append(&e, e.result, (int) control->error); /* while the descriptor can still be asked */
+    int r = REAL(close)(fd), error = e.made ? (int) control->error : errno;
+    pthread_mutex_unlock(&turn);
     errno = error;
-    return r;
+    return e.made ? (int) e.result : r;
 }
 
 /* ------------------------------------------------------------------ opening */

@@ -2,16 +2,19 @@
 """A laboratory whose smapid runs with shim.so preloaded (see shim.c), and stages: a recipe of oracle.py prepared once,
 whose trees are put back as they were before each trial. Everything is on tmpfs where there is one.
 
-The daemon is the real one, reached through its socket: it starts in some 15 ms, so that thousands of trials fit into a
-minute or two, and nothing is left to believe about a harness that only resembles it.
+The daemon is the real one, reached through its socket: a start takes few ms when the linking is done once for all
+(Server), so that thousands of trials fit into a minute or two, and nothing is left to believe about a harness that only
+resembles it.
 """
 import ctypes
 import http.client
 import mmap
 import multiprocessing
 import os
+import select
 import shutil
 import struct
+import subprocess
 import tempfile
 import traceback
 import unittest
@@ -26,16 +29,19 @@ PROCESSES = 2
 ENOUGH = 3  # failures of one series
 
 # enum action
-NONE, KILL, KILL_HALF, FAIL, FAIL_ON, SWALLOW, FAIL_SYNC = range(7)
+NONE, KILL, KILL_HALF, FAIL, FAIL_ON, SWALLOW, HIDE = range(7)
 
 
 CLONE_NEWNS, MS_REC_PRIVATE = 0x00020000, 0x4000 | 1 << 18
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 
 
 def tmp_in_memory():
     """From here on /tmp is a tmpfs that this process and its children alone see: syncs cost nothing, and nothing stays
     behind. Without the right to mount it stays what it is. (Not /dev/shm: no SR may stand below /dev.)"""
     libc = ctypes.CDLL(None, use_errno=True)
+    for setting in (M_TRIM_THRESHOLD, M_MMAP_THRESHOLD):  # contents of disks, again and again: keep the memory
+        libc.mallopt(setting, 1 << 28)
     return (libc.unshare(CLONE_NEWNS) == 0 and libc.mount(None, b"/", None, MS_REC_PRIVATE, None) == 0 and
             libc.mount(b"none", b"/tmp", b"tmpfs", 0, None) == 0)
 
@@ -95,9 +101,62 @@ def parse(data):
     return records
 
 
+class Server:
+    """smapid stopped before its main, see shim.c; start() has it fork one that goes on."""
+
+    ASK, TELL = 198, 199
+
+    def __init__(self, argv, environment, log_path):
+        ask, self._ask = os.pipe()
+        self._tell, tell = os.pipe()
+        os.dup2(ask, self.ASK)
+        os.dup2(tell, self.TELL)
+        with open(log_path, "ab") as log:
+            self._process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                                             env={**environment, "SHIM_SERVER": "1"}, pass_fds=(self.ASK, self.TELL))
+        for fd in (ask, tell, self.ASK, self.TELL):
+            os.close(fd)
+
+    def start(self):
+        os.write(self._ask, b"s")
+        return Forked(self._number(), self._tell)
+
+    def _number(self):
+        return struct.unpack("=i", os.read(self._tell, 4))[0]
+
+    def close(self):
+        os.close(self._ask)
+        self._process.wait(20)
+        os.close(self._tell)
+
+
+class Forked:
+    """What of subprocess.Popen a Lab uses."""
+
+    def __init__(self, pid, tell):
+        self.pid, self._tell, self.returncode = pid, tell, None
+
+    def poll(self):
+        return self._await(0)
+
+    def wait(self, timeout):
+        if self._await(timeout) is None:
+            raise subprocess.TimeoutExpired("smapid", timeout)
+        return self.returncode
+
+    def _await(self, timeout):
+        if self.returncode is None and select.select([self._tell], [], [], timeout)[0]:
+            status = struct.unpack("=i", os.read(self._tell, 4))[0]
+            self.returncode = os.waitstatus_to_exitcode(status)
+        return self.returncode
+
+
 class ShimLab(Lab):
+    START_SECONDS = 120  # the machine may be busy; how long it takes is judged elsewhere
+
     def __init__(self):
         super().__init__()
+        self._server = None
         self.root = tempfile.mkdtemp(prefix="smapi-shim-")
         self.saved = self.root + ".saved"
         self.state, self.mounts = os.path.join(self.root, "state"), os.path.join(self.root, "mount")
@@ -109,11 +168,20 @@ class ShimLab(Lab):
         self.environment = {"LD_PRELOAD": SHIM, "SHIM_ROOT": self.root, "SHIM_LOG": self.calls,
                             "SHIM_CONTROL": os.path.join(self.dir, "control"), "SHIM_INODES": self.inodes}
 
+    def _spawn(self, argv, environment):
+        if "--set" in argv:
+            return super()._spawn(argv, environment)
+        if not self._server:
+            self._server = Server(argv, environment, self.log_path)
+        return self._server.start()
+
     def close(self):
         try:
             self.control.disarm()
             super().close()
         finally:
+            if self._server:
+                self._server.close()
             for tree in (self.root, self.saved):
                 shutil.rmtree(tree, ignore_errors=True)
 
@@ -123,13 +191,24 @@ class ShimLab(Lab):
     def save(self):
         """Keeps the trees as they are; nothing runs."""
         os.truncate(os.path.join(self.state, RESERVE), 0)
+        self._inodes = dict(self._walk())
         shutil.rmtree(self.saved, ignore_errors=True)
         shutil.copytree(self.root, self.saved, symlinks=True)
 
-    def restore(self):
+    def restore(self, as_saved=False):
+        """as_saved: and the daemon sees the inode numbers the files had."""
         self.wipe()
         for name in os.listdir(self.saved):
             shutil.copytree(os.path.join(self.saved, name), os.path.join(self.root, name), symlinks=True)
+        if as_saved:
+            self.show_inodes({inode: self._inodes[path] for path, inode in self._walk()})
+
+    def _walk(self):
+        """(relative path, inode) of all that is there."""
+        for top, directories, files in os.walk(self.root):
+            for name in directories + files:
+                path = os.path.join(top, name)
+                yield os.path.relpath(path, self.root), os.lstat(path).st_ino
 
     def wipe(self):
         for name in os.listdir(self.root):

@@ -128,6 +128,8 @@ class PowerCut(unittest.TestCase):
         for name, figures, failed in each(cut, todo, -(-wanted // len(todo)), blind):
             for key, value in (figures or {}).items():
                 totals[key] += value
+            if DEEP:
+                print(f"  {name}: {figures}", flush=True)
             of_each.append((name, figures))
             failures += [(name, where, trace) for where, trace in failed]
         print(f"power cut: {totals}, {time.monotonic() - began:.0f} s", flush=True)

@@ -188,8 +188,11 @@ class Lab:
         for name, value in settings.items():
             argv += ["--set", f"{name.replace('__', '.', 1)}={value}"]
         self._log_start = os.path.getsize(self.log_path) if os.path.exists(self.log_path) else 0
+        self.process = self._spawn(argv, environment)
+
+    def _spawn(self, argv, environment):
         with open(self.log_path, "ab") as log:
-            self.process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment)
+            return subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment)
 
     def start(self, point=None, **settings):
         """Starts it and waits until it serves and every SR's recovery has been tried."""
