@@ -208,7 +208,7 @@ def main():
     root = os.path.abspath(sys.argv[1]) if len(sys.argv) > 1 else os.path.dirname(
         os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     complaints = [c for rule in RULES for c in rule(root)]
-    print("\n".join(complaints))
+    sys.stdout.writelines(complaint + "\n" for complaint in complaints)
     return 1 if complaints else 0
 
 
