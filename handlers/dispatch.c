@@ -358,7 +358,7 @@ int dispatch_new(const struct dispatch_settings *settings, struct dispatch **out
     if (!d)
         abort();
     d->settings = *settings;
-    d->registry = registry_new(&d->settings.backend);
+    d->registry = registry_new(&d->settings.backend, d->settings.holds);
     if (register_srs(d, &rows, f) < 0) {
         dispatch_free(d);
         return -1;
@@ -378,7 +378,7 @@ void dispatch_recover_sr(struct dispatch *d, const struct uuid *uuid)
 {
     struct fault f = {0};
     struct sr *sr = registry_find(d->registry, uuid);
-    if (sr && recover_sr(d, sr, &f) < 0) {
+    if (sr && recover_sr(d, sr, d->settings.hold_seconds, &f) < 0) {
         log_line(LOG_ERROR, "SR %s: not recovered: %s", uuid->text, f.detail);
         registry_stand(d->registry, uuid, STANDING_STUCK, f.detail);
     }

@@ -178,11 +178,13 @@ static int settle_all(struct recovery *r, struct fault *f)
     return 0;
 }
 
-int recover_sr(struct dispatch *d, struct sr *sr, struct fault *f)
+int recover_sr(struct dispatch *d, struct sr *sr, unsigned hold_seconds, struct fault *f)
 {
     AUTO_ARENA struct arena *a = arena_new(256 << 20);
     struct uuid uuid = sr->uuid;
     struct recovery r = {.d = d, .sr = sr, .arena = a};
+    if (registry_hold(d->registry, sr, hold_seconds, f) < 0)
+        return -1;
     if (settle_all(&r, f) < 0 || connect_as_held(&r, f) < 0)
         return -1;
     registry_stand(d->registry, &uuid, STANDING_SERVING, "");

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "handlers/registry.h"
 
+#include "handlers/hold.h"
 #include <assert.h>
 #include <pthread.h>
 #include <string.h>
@@ -17,6 +18,7 @@ struct entry {
 struct registry {
     pthread_mutex_t lock; /* guards buckets and standing; taken last, held briefly */
     const struct backend_settings *settings;
+    const char *holds; /* or NULL */
     struct entry *buckets[BUCKETS];
 };
 
@@ -36,18 +38,20 @@ static struct entry *find_locked(struct registry *r, const struct uuid *uuid)
     return NULL;
 }
 
-struct registry *registry_new(const struct backend_settings *settings)
+struct registry *registry_new(const struct backend_settings *settings, const char *holds)
 {
     struct registry *r = calloc(1, sizeof *r);
     if (!r)
         abort();
     pthread_mutex_init(&r->lock, NULL);
     r->settings = settings;
+    r->holds = holds;
     return r;
 }
 
 static void entry_free(struct entry *e)
 {
+    own_fd(&e->sr.hold);
     arena_free(e->sr.arena);
     free(e);
 }
@@ -96,6 +100,31 @@ struct sr *registry_add(struct registry *r, const struct uuid *uuid, const struc
     return &e->sr;
 }
 
+struct waiting {
+    struct registry *registry;
+    const struct uuid *sr;
+};
+
+static void tell_waiting(void *arg)
+{
+    const struct waiting *w = arg;
+    pthread_mutex_lock(&w->registry->lock);
+    struct entry *e = find_locked(w->registry, w->sr);
+    if (e && e->standing == STANDING_RECOVERING)
+        snprintf(e->why, sizeof e->why, "a program of the previous start still runs");
+    pthread_mutex_unlock(&w->registry->lock);
+}
+
+int registry_hold(struct registry *r, struct sr *sr, unsigned seconds, struct fault *f)
+{
+    struct waiting w = {r, &sr->uuid};
+    if (!r->holds)
+        return 0;
+    own_fd(&sr->hold);
+    sr->hold = -1;
+    return hold_take(r->holds, &sr->uuid, seconds, tell_waiting, &w, &sr->hold, f);
+}
+
 void registry_remove(struct registry *r, struct sr *sr)
 {
     assert(!sr->connected);
@@ -106,6 +135,8 @@ void registry_remove(struct registry *r, struct sr *sr)
     struct entry *e = *link;
     *link = e->next;
     pthread_mutex_unlock(&r->lock);
+    if (r->holds)
+        hold_drop(r->holds, &e->sr.uuid, TAKE_FD(e->sr.hold));
     entry_free(e);
 }
 
@@ -136,7 +167,8 @@ int registry_serves(struct registry *r, const struct uuid *uuid, bool may_retry,
     pthread_mutex_lock(&r->lock);
     const struct entry *e = find_locked(r, uuid);
     if (e && e->standing == STANDING_RECOVERING)
-        result = fault_set(f, FAULT_SRUnavailable, "SR %s is being recovered; try again", uuid->text);
+        result = fault_set(f, FAULT_SRUnavailable, "SR %s is being recovered%s%s; try again", uuid->text,
+                           e->why[0] ? ": " : "", e->why);
     else if (e && e->standing == STANDING_STUCK && !may_retry)
         result = fault_set(f, FAULT_SRUnavailable, "SR %s has unfinished work (%s); sr_attach tries to settle it",
                            uuid->text, e->why);

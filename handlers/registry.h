@@ -14,7 +14,8 @@ enum sr_standing {
     STANDING_SERVING
 };
 
-struct registry *registry_new(const struct backend_settings *settings);
+/* holds: the directory of hold.h; NULL in a process that starts no child. Both outlive the registry. */
+struct registry *registry_new(const struct backend_settings *settings, const char *holds);
 void registry_free(struct registry *r);
 
 /* NULL when unknown. */
@@ -22,11 +23,14 @@ struct sr *registry_find(struct registry *r, const struct uuid *uuid);
 /* Adds an SR that is not connected. config is copied. The uuid must be new. */
 struct sr *registry_add(struct registry *r, const struct uuid *uuid, const struct sr_type *type,
                         const struct pairs *config, enum sr_standing standing);
+/* Waits until no program works for the SR that was not started from now on (hold.h), at most so long; calls are told
+   meanwhile. Under the SR's WHOLE turn, before anything is settled. */
+int registry_hold(struct registry *r, struct sr *sr, unsigned seconds, struct fault *f);
 void registry_remove(struct registry *r, struct sr *sr);
 /* Replaces the device_config of an SR that is not connected. */
 void registry_configure(struct registry *r, struct sr *sr, const struct pairs *config);
 
-/* Standing and, for STANDING_STUCK, why. Safe beside calls that run. */
+/* Standing and why, "" for nothing to say. Safe beside calls that run. */
 void registry_stand(struct registry *r, const struct uuid *uuid, enum sr_standing standing, const char *why);
 /* 0 when calls may run; -1 with SRUnavailable when it is recovering or stuck (unless may_retry and it is stuck).
    Unknown SRs are fine: whoever needs them says so. */

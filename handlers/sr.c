@@ -68,7 +68,7 @@ static int sr_create_look(struct dispatch *d, struct call *c, struct fault *f)
     c->sr = registry_add(d->registry, &c->keys.sr, type, &c->keys.config, STANDING_SERVING);
     lend(c);
     c->work->fresh = true;
-    return 0;
+    return registry_hold(d->registry, c->sr, HOLD_BRIEFLY, f);
 }
 
 static int put_sr(struct txn *t, const struct call *c, enum sr_state state, struct fault *f)
@@ -238,7 +238,7 @@ static int introduce_sr(struct dispatch *d, struct call *c, struct fault *f)
     c->sr = registry_add(d->registry, &c->keys.sr, type, &c->keys.config, STANDING_SERVING);
     lend(c);
     c->work->fresh = true;
-    return 0;
+    return registry_hold(d->registry, c->sr, HOLD_BRIEFLY, f);
 }
 
 static int sr_attach_look(struct dispatch *d, struct call *c, struct fault *f)
@@ -246,7 +246,7 @@ static int sr_attach_look(struct dispatch *d, struct call *c, struct fault *f)
     if (c->sr)
         lend(c);
     if (c->sr && registry_is_stuck(d->registry, &c->keys.sr)) {
-        if (recover_sr(d, c->sr, f) < 0)
+        if (recover_sr(d, c->sr, HOLD_BRIEFLY, f) < 0)
             return -1;
         c->sr = registry_find(d->registry, &c->keys.sr);
     }

@@ -24,8 +24,10 @@ void reply_result(struct dispatch *d, struct call *c);
 void reply_fault(struct dispatch *d, struct call *c, const struct fault *f);
 
 /* Settles what is open on an SR and brings its connection in line with its attachments (recover.c).
-   -1 when something could not be settled. */
-int recover_sr(struct dispatch *d, struct sr *sr, struct fault *f);
+   Before that it waits, so long, for programs that an earlier start left running. -1 when something could not be
+   settled. */
+int recover_sr(struct dispatch *d, struct sr *sr, unsigned hold_seconds, struct fault *f);
+#define HOLD_BRIEFLY 2 /* seconds: in a call, which is to answer */
 /* A failed operation of a call: settle it as after a crash. *done tells whether it is whole on the medium after all. */
 int recover_call(struct dispatch *d, struct call *c, bool *done, struct fault *f);
 

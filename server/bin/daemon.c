@@ -17,7 +17,7 @@
 #include <sys/stat.h>
 
 /* Descriptors beside two for each connection: images, the store, pipes of children. */
-enum { SPARE_FILES = 1024, ARENAS = 2, LARGE_BLOCK = 128 * 1024 };
+enum { SPARE_FILES = 4096, ARENAS = 2, LARGE_BLOCK = 128 * 1024 };
 
 int settings_gather(const struct settings_source *source, struct settings *out, struct fault *f)
 {
@@ -108,7 +108,9 @@ static int make_directory(const char *path, mode_t mode, struct fault *f)
 static int make_places(struct daemon *d, struct fault *f)
 {
     const struct settings *s = &d->settings;
-    if (make_directory(s->server_state, 0700, f) < 0 || make_directory(s->server_mount_base, 0755, f) < 0)
+    d->holds = arena_printf(d->arena, "%s/ops", s->server_state);
+    if (make_directory(s->server_state, 0700, f) < 0 || make_directory(d->holds, 0700, f) < 0 ||
+        make_directory(s->server_mount_base, 0755, f) < 0)
         return -1;
     return host_uuid(&s->server_host, HOST_INVENTORY, s->server_state, &d->host, f);
 }
@@ -139,6 +141,8 @@ static int start_calls(struct daemon *d, struct fault *f)
                                           s->limits_sr_queue};
     const struct dispatch_settings calls = {.store = d->store,
                                             .backend = {s->server_mount_base, store_meta(d->store).server},
+                                            .holds = d->holds,
+                                            .hold_seconds = s->limits_recovery_seconds,
                                             .permissions = d->permissions,
                                             .multicall_max = s->limits_multicall,
                                             .terms = lease_terms(s),
@@ -170,7 +174,6 @@ static int start_recoveries(struct daemon *d, struct fault *f)
 {
     struct uuid *srs = NULL;
     size_t count = 0;
-    d->arena = arena_new(64U << 20);
     if (dispatch_recoveries(d->dispatch, d->arena, &srs, &count) < 0)
         return fault_set(f, FAULT_EIO, "the list of repositories to recover cannot be read");
     for (size_t i = 0; i < count; i++) {
@@ -223,6 +226,7 @@ static int open_doors(struct daemon *d, struct fault *f)
 static int start(struct daemon *d, struct fault *f)
 {
     bool in_use = false;
+    d->arena = arena_new(64U << 20);
     d->permissions = permissions_new();
     if (systemd_meet(&d->systemd, f) < 0 || daemon_load_tls(d, &d->settings, &d->tls, f) < 0 ||
         permissions_load(d->permissions, d->settings.server_permissions, f) < 0)

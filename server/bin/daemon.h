@@ -43,6 +43,7 @@ struct daemon {
     struct metrics *metrics;
     struct dispatch *dispatch;
     struct arena *arena; /* what recoveries need */
+    const char *holds;   /* directory of the locks that children inherit */
     struct https *https;
     char versions[256];
 };
