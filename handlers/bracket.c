@@ -93,6 +93,12 @@ static int undone_work(struct txn *t, void *arg, struct fault *f)
     return store_op_close(t, &c->plan.op, &c->op, &reply, f);
 }
 
+static int quarantine_work(struct txn *t, void *arg, struct fault *f)
+{
+    struct bracket *b = arg;
+    return recover_quarantine(t, b->d, b->c, f);
+}
+
 /* A call that was refused before its intent: only its reply is kept, when it has an operation id. */
 static int refused_work(struct txn *t, void *arg, struct fault *f)
 {
@@ -130,17 +136,20 @@ static void poison(struct bracket *b, const struct fault *f)
 static int act_failed(struct bracket *b, struct fault *f)
 {
     struct fault why = *f, unsettled = {0};
-    bool done = false;
+    enum settled how;
     b->c->fault = why;
-    if (recover_call(b->d, b->c, &done, &unsettled) < 0) {
+    if (recover_call(b->d, b->c, &how, &unsettled) < 0) {
         poison(b, &unsettled);
         return -1;
     }
-    if (done) {
+    if (how == SETTLED_DONE) {
         b->c->fault = (struct fault){0};
         return 0;
     }
-    if (store_write(b->d->settings.store, undone_work, b, &unsettled) < 0) {
+    if (how == SETTLED_STUCK)
+        log_line(LOG_ERROR, "SR %s: %s of VDI %s was quarantined: %s", b->c->plan.sr.text, b->c->method->name,
+                 b->c->plan.vdi.text, unsettled.detail);
+    if (store_write(b->d->settings.store, how == SETTLED_STUCK ? quarantine_work : undone_work, b, &unsettled) < 0) {
         b->c->reply = NULL;
         poison(b, &unsettled);
     }

@@ -16,7 +16,7 @@ struct dispatch_settings {
     struct backend_settings backend;
     const char *holds;     /* directory of the locks that children inherit (hold.h) */
     unsigned hold_seconds; /* how long the recovery of an SR waits for a program that an earlier start began */
-    bool looks;                      /* nobody is served: nothing is recovered, SRs are looked at as they are */
+    bool looks;            /* nobody is served: nothing is recovered, SRs are looked at as they are */
     struct permissions *permissions; /* who may what, asked anew for each call */
     unsigned multicall_max;          /* calls in one system.multicall */
     struct lease_terms terms;

@@ -122,7 +122,7 @@ static void judge_medium(const struct disks *d)
         const struct vdi *row = &d->rows->items[i], *image = find(d->found, &row->uuid);
         if (image)
             judge_image(d, row, image);
-        else if (!under_way(row))
+        else if (!under_way(row) && row->state != VDI_QUARANTINED)
             finding_add(d->out, FINDING_disk_missing, &d->sr->uuid, row->uuid.text, "it is at %.80s no more",
                         row->location);
     }

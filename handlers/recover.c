@@ -66,19 +66,82 @@ static int settle_connection(struct call *c, enum settled *how, struct fault *f)
     return 0;
 }
 
-int recover_call(struct dispatch *d, struct call *c, bool *done, struct fault *f)
+/* The fault is about the disk's own image, and not about the medium it is on. */
+static bool is_of_disk(enum fault_code code)
 {
-    enum settled how;
+    return code == FAULT_VDILoad || code == FAULT_VDIUnavailable || code == FAULT_VDIType || code == FAULT_VDISize ||
+           code == FAULT_SnapshotChainTooLong;
+}
+
+/* What the medium shows fits no step of the operation. One disk can be set aside; a whole SR cannot, and a poisoned one
+   was not really looked at. */
+static int unexplained(const struct call *c, enum settled *how, struct fault *f)
+{
+    const char *poison = c->sr ? atomic_load(&c->sr->poison) : NULL;
+    if (poison)
+        return fault_set(f, FAULT_SRUnavailable, "SR %s must be attached again: %s", c->plan.sr.text, poison);
+    if (f->code == FAULT_NONE)
+        fault_set(f, FAULT_VDIUnavailable, "what is on the medium fits no step of it");
+    *how = SETTLED_STUCK;
+    return uuid_is(&c->plan.vdi) ? 0 : -1;
+}
+
+int recover_call(struct dispatch *d, struct call *c, enum settled *how, struct fault *f)
+{
     struct work *w = c->work;
-    bool connects = c->method->phases->link != LINK_NONE;
-    int failed = connects
-                     ? settle_connection(c, &how, f)
-                     : backend_settle(c->sr, &c->plan, &w->wanted, c->arena, &how, &w->done, &w->base, &w->deleted, f);
     (void) d;
-    if (failed || how == SETTLED_STUCK)
+    f->code = FAULT_NONE;
+    if (c->method->phases->link != LINK_NONE)
+        return settle_connection(c, how, f);
+    int r = backend_settle(c->sr, &c->plan, &w->wanted, c->arena, how, &w->done, &w->base, &w->deleted, f);
+    if (r < 0)
+        return is_of_disk(f->code) ? unexplained(c, how, f) : -1;
+    return *how == SETTLED_STUCK ? unexplained(c, how, f) : 0;
+}
+
+/* ------------------------------------------------------------------ quarantine */
+
+static int quarantine_disk(struct txn *t, const struct call *c, const struct uuid *uuid, struct fault *f)
+{
+    struct vdi *row = NULL;
+    if (!uuid_is(uuid))
+        return 0;
+    if (store_vdi_find(t, &c->plan.sr, uuid, c->arena, &row, f) < 0)
         return -1;
-    *done = how == SETTLED_DONE;
-    return 0;
+    if (!row)
+        return 0;
+    row->state = VDI_QUARANTINED;
+    row->damage = arena_printf(c->arena, "%s of operation %s was interrupted and could not be explained: %s",
+                               c->plan.method, c->plan.op.text, c->fault.detail);
+    return store_vdi_put(t, &c->plan.sr, row, f);
+}
+
+static int quarantine_audit(struct txn *t, const struct call *c, struct fault *f)
+{
+    const struct plan *p = &c->plan;
+    const char *detail = arena_printf(c->arena,
+                                      "%s op=%s sr=%s vdi=%s made=%s base=%s size=%llu old_size=%llu "
+                                      "format=%s name=%s inode=%llu: %s",
+                                      p->method, p->op.text, p->sr.text, p->vdi.text, p->made.text, p->base.text,
+                                      (unsigned long long) p->size, (unsigned long long) p->old_size, p->format,
+                                      p->name, (unsigned long long) p->inode, c->fault.detail);
+    return store_audit(t, "smapid", "quarantine", detail, f);
+}
+
+int recover_quarantine(struct txn *t, struct dispatch *d, struct call *c, struct fault *f)
+{
+    if (quarantine_disk(t, c, &c->plan.vdi, f) < 0 || quarantine_disk(t, c, &c->plan.made, f) < 0 ||
+        quarantine_disk(t, c, &c->plan.base, f) < 0 || quarantine_audit(t, c, f) < 0)
+        return -1;
+    reply_fault(d, c, &c->fault);
+    struct op_reply reply = {c->reply, c->reply_length, 0};
+    return store_op_close(t, &c->plan.op, NULL, &reply, f);
+}
+
+static int quarantine_work(struct txn *t, void *arg, struct fault *f)
+{
+    struct recovery *r = arg;
+    return recover_quarantine(t, r->d, r->call, f);
 }
 
 static int done_work(struct txn *t, void *arg, struct fault *f)
@@ -101,9 +164,26 @@ static int undone_work(struct txn *t, void *arg, struct fault *f)
     return store_op_drop(t, &c->plan.op, f);
 }
 
+static const char *outcome(enum settled how)
+{
+    static const char *const texts[] = {
+        [SETTLED_DONE] = "completed", [SETTLED_UNDONE] = "undone", [SETTLED_STUCK] = "quarantined"};
+    return texts[how];
+}
+
+/* The end of an operation in rows. */
+static int record_end(struct recovery *r, enum settled how, struct fault *f)
+{
+    static store_work *const works[] = {
+        [SETTLED_DONE] = done_work, [SETTLED_UNDONE] = undone_work, [SETTLED_STUCK] = quarantine_work};
+    if (how == SETTLED_STUCK)
+        r->call->fault = *f;
+    return store_write(r->d->settings.store, works[how], r, f);
+}
+
 static int settle_op(struct recovery *r, const struct plan *plan, struct fault *f)
 {
-    bool done = false;
+    enum settled how;
     struct store *store = r->d->settings.store;
     const struct method *m = method_find(plan->method);
     if (!m)
@@ -117,14 +197,15 @@ static int settle_op(struct recovery *r, const struct plan *plan, struct fault *
     r->call = &c;
     if (POINT(recovery_before_op) < 0)
         return fault_errno(f, FAULT_EIO, "recovery of %s", plan->method);
-    if (store_read(store, read_wanted, r, f) < 0 || recover_call(r->d, &c, &done, f) < 0)
+    if (store_read(store, read_wanted, r, f) < 0 || recover_call(r->d, &c, &how, f) < 0)
         return -1;
     if (POINT(recovery_after_op) < 0)
         return fault_errno(f, FAULT_EIO, "recovery of %s", plan->method);
-    if (store_write(store, done ? done_work : undone_work, r, f) < 0)
+    if (record_end(r, how, f) < 0)
         return -1;
-    log_line(LOG_INFO, "SR %s: %s of VDI %s, interrupted, was %s", plan->sr.text, plan->method,
-             uuid_is(&plan->vdi) ? plan->vdi.text : "-", done ? "completed" : "undone");
+    log_line(how == SETTLED_STUCK ? LOG_ERROR : LOG_INFO, "SR %s: %s of VDI %s, interrupted, was %s%s%s", plan->sr.text,
+             plan->method, uuid_is(&plan->vdi) ? plan->vdi.text : "-", outcome(how), c.fault.code ? ": " : "",
+             c.fault.detail);
     return 0;
 }
 

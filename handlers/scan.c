@@ -61,13 +61,14 @@ static int record_found(struct txn *t, const struct uuid *sr, const struct vdi *
     return store_vdi_put(t, sr, disk, f);
 }
 
-/* A disk that is gone from the medium leaves the rows, unless somebody holds it: then it stays, and says so. */
+/* A disk that is gone from the medium leaves the rows, unless somebody holds it: then it stays, and says so. One in
+   quarantine waits for a person. */
 static int record_gone(struct txn *t, const struct uuid *sr, const struct vdi *row, struct arena *a, struct fault *f)
 {
     size_t attached, leased;
     struct attachment *attachments;
     struct lease *leases;
-    if (under_way(row))
+    if (under_way(row) || row->state == VDI_QUARANTINED)
         return 0;
     if (store_attachment_list(t, sr, &row->uuid, NULL, a, &attachments, &attached, f) < 0 ||
         store_lease_list(t, sr, &row->uuid, a, &leases, &leased, f) < 0)

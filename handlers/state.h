@@ -28,8 +28,13 @@ void reply_fault(struct dispatch *d, struct call *c, const struct fault *f);
    settled. */
 int recover_sr(struct dispatch *d, struct sr *sr, unsigned hold_seconds, struct fault *f);
 #define HOLD_BRIEFLY 2 /* seconds: in a call, which is to answer */
-/* A failed operation of a call: settle it as after a crash. *done tells whether it is whole on the medium after all. */
-int recover_call(struct dispatch *d, struct call *c, bool *done, struct fault *f);
+/* An operation of a call that failed or was cut off: brought to an end on the medium. SETTLED_STUCK, with 0 and the
+   reason in f, when it is about a disk and what is there cannot be explained: the disk is to be quarantined. -1 when
+   not even the SR can be judged. */
+int recover_call(struct dispatch *d, struct call *c, enum settled *how, struct fault *f);
+/* In a transaction: the operation ends with c->fault, and its disks are served no more until a person has looked at
+   them. Nothing on the medium is touched. */
+int recover_quarantine(struct txn *t, struct dispatch *d, struct call *c, struct fault *f);
 
 /* SRUnavailable when the call's SR is not known here. */
 int need_sr(const struct call *c, struct fault *f);

@@ -192,6 +192,12 @@ class Recipes:
         row = self.test.lab.leases(sr.client, sr_uuid=sr.uuid)[epoch]
         self.test.assertEqual((row["vdi"], row["mode"], row["state"]), (vdi, "rw", "held"))
 
+    def smapi_vdi_resolve(self, sr, vdi):
+        with self.test.assertRaises(Fault) as refused:  # crash.quarantine has disks in quarantine
+            sr("smapi.vdi_resolve", vdi_uuid=vdi)
+        self.test.assertEqual(refused.exception.code, 46)
+        self.test.assertIn("not in quarantine", refused.exception.text)
+
     def smapi_disk_write(self, sr, vdi):
         epoch = sr.activated(vdi)
         self.test.assertIsNone(sr("smapi.disk_write", vdi_uuid=vdi, epoch=str(epoch), data="x"))

@@ -27,7 +27,7 @@ def listed(sr):
 
 def consistent(test, sr, strangers=frozenset()):
     """Nothing half-made is left, and what is on the medium is what is served; strangers: images the daemon need not
-    have heard of."""
+    have heard of, and disks that may be in quarantine."""
     if sr.kind != "file" or not os.path.isdir(sr.location):
         return
     test.assertEqual(sr.litter(), set())
@@ -35,23 +35,24 @@ def consistent(test, sr, strangers=frozenset()):
     if rows is not None and "sr.smapi" in sr.names():
         test.assertEqual(set(rows) - sr.images(), set(), "disks without an image")
         test.assertEqual(sr.images() - set(rows) - strangers, set(), "images that are no disks")
-        tree(test, sr, rows)
+        tree(test, sr, rows, strangers)
         checked(test, sr, strangers)
 
 
 def checked(test, sr, strangers):
     """smapid's own check of everything finds nothing; it is asked over the socket, as smapid --fsck does."""
     found = sr.client.call("smapi.sr_fsck", sr_uuid=sr.uuid, strict="true")["differences"]
-    test.assertEqual([one for one in found if one["kind"] != "disk_unknown" or one["object"] not in strangers], [])
+    test.assertEqual([one for one in found if one["kind"] not in ("disk_unknown", "disk_quarantined") or
+                      one["object"] not in strangers], [])
 
 
-def tree(test, sr, rows):
+def tree(test, sr, rows, strangers=frozenset()):
     """VHDs keep the rules of their format and their rows say of them what is so; no base is without a child."""
     images = vhd.judge(sr.location)
     parents = {image.parent for image in images.values()}
     for vdi, image in images.items():
         test.assertTrue(not image.hidden or vdi in parents, f"base {vdi} has no child")
-        if vdi in rows:
+        if vdi in rows and not (vdi in strangers and rows[vdi]["state"] == "quarantined"):
             row = rows[vdi]
             test.assertEqual((int(row["size"]), row["hidden"], row["parent"] or None, row["state"]),
                              (image.size, image.hidden, image.parent, "live"), vdi)
@@ -529,6 +530,32 @@ class VdiEpochBegin(TreeRecipe):
         return vhd.read(sr.location, self.vdi) == laid(CONTENT)
 
 
+class VdiResolve(TreeRecipe):
+    """Of a disk that was set aside because its image was away while it was to be reset."""
+
+    repeated = (46,)
+
+    def prepare(self, sr):
+        super().prepare(sr)
+        self.other = self.fork(sr)
+        image = os.path.join(sr.location, self.vdi + ".vhd")
+        os.rename(image, image + ".away")
+        with self.test.assertRaises(Fault):
+            sr("vdi_epoch_begin", vdi_uuid=self.vdi, vdi_on_boot="reset")
+        os.rename(image + ".away", image)
+        self.test.assertEqual(sr.contents()[self.vdi]["state"], "quarantined")
+        self.strangers = {self.vdi}
+
+    def act(self, sr, op=None):
+        sr("smapi.vdi_resolve", vdi_uuid=self.vdi, op=op)
+
+    def done(self, sr):
+        return sr.contents()[self.vdi]["state"] == "live"
+
+    def final(self, sr):
+        self.test.assertEqual(self.live(sr), {self.vdi, self.other})
+
+
 class FromConfig(Recipe):
     """As a host does it at its start: a document and nothing else."""
 
@@ -598,7 +625,7 @@ RECIPES = {"smapi.host_register": [HostRegister], "smapi.host_renew": [HostRenew
            "vdi_attach": [VdiAttach], "vdi_detach": [VdiDetach], "vdi_activate": [VdiActivate],
            "vdi_deactivate": [VdiDeactivate], "vdi_snapshot": [VdiSnapshot, VdiSnapshotAgain],
            "vdi_clone": [VdiClone, VdiCloneOfSnapshot],
-           "vdi_compose": [VdiCompose], "vdi_epoch_begin": [VdiEpochBegin],
+           "smapi.vdi_resolve": [VdiResolve], "vdi_compose": [VdiCompose], "vdi_epoch_begin": [VdiEpochBegin],
            "vdi_attach_from_config": [FromConfig], "vdi_detach_from_config": [FromConfigBack],
            "vdi_resize": [VdiResize, VdiResizeRaw, VdiResizeTable, VdiResizeLeaf]}
 
