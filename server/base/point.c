@@ -17,9 +17,9 @@ const struct point_row point_rows[POINT_COUNT] = {
 #undef POINT_ROW
 };
 
-enum action { ACTION_NONE, ACTION_KILL, ACTION_EIO, ACTION_ENOSPC, ACTION_SLEEP };
+enum action { ACTION_NONE, ACTION_KILL, ACTION_EIO, ACTION_ENOSPC, ACTION_SLEEP, ACTION_TELL };
 
-static const char *const action_names[] = {"", "kill", "eio", "enospc", "sleep"};
+static const char *const action_names[] = {"", "kill", "eio", "enospc", "sleep", "tell"};
 
 #define EVERY_POINT POINT_COUNT
 
@@ -40,7 +40,7 @@ static int point_index(const char *name)
 
 static enum action action_index(const char *name)
 {
-    for (enum action i = ACTION_KILL; i <= ACTION_SLEEP; i++)
+    for (enum action i = ACTION_KILL; i <= ACTION_TELL; i++)
         if (strcmp(action_names[i], name) == 0)
             return i;
     return ACTION_NONE;
@@ -85,6 +85,7 @@ static int point_act(void)
     case ACTION_SLEEP:
         sleep(1);
         return 0;
+    case ACTION_TELL:
     case ACTION_NONE:
         break;
     }
@@ -93,7 +94,9 @@ static int point_act(void)
 
 static bool is_hit(enum point p)
 {
-    return ((int) p == armed_point || armed_point == EVERY_POINT) && atomic_fetch_sub(&passages_left, 1) == 1;
+    if ((int) p != armed_point && armed_point != EVERY_POINT)
+        return false;
+    return armed_action == ACTION_TELL || atomic_fetch_sub(&passages_left, 1) == 1;
 }
 
 /* What the file asks for, once. */

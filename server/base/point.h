@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Named points where a crash or an error would hurt; a test arms one with SMAPI_POINT=<name>:<action>[:<n>].
-   Name: of a row, or * for all of them. Actions: kill (SIGKILL to itself), eio, enospc, sleep (one second). n: only the
-   n-th passage, 1 by default. SMAPI_POINT=@<path> arms while the process runs: the next passage reads such a line from
-   that file, when it is there, and removes it; whichever point then acts says "point <name>" on stderr.
-   point.def lists them; crash tests compute their matrix from it (smapid --describe). Unarmed a point costs two loads.
+   Name: of a row, or * for all of them. Actions: kill (SIGKILL to itself), eio, enospc, sleep (one second), tell (does
+   nothing, at every passage). n: only the n-th passage, 1 by default. SMAPI_POINT=@<path> arms while the process runs:
+   the next passage reads such a line from that file, when it is there, and removes it; whichever point then acts says
+   "point <name>" on stderr. point.def lists them; crash tests compute their matrix from it (smapid --describe). Unarmed
+   a point costs two loads.
  */
 #ifndef SMAPI_BASE_POINT_H
 #define SMAPI_BASE_POINT_H

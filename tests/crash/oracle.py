@@ -28,7 +28,7 @@ def listed(sr):
 def consistent(test, sr, strangers=frozenset()):
     """Nothing half-made is left, and what is on the medium is what is served; strangers: images the daemon need not
     have heard of, and disks that may be in quarantine."""
-    if sr.kind != "file" or not os.path.isdir(sr.location):
+    if sr.layout != "file" or not os.path.isdir(sr.location):
         return
     test.assertEqual(sr.litter(), set())
     rows = listed(sr)
@@ -71,7 +71,7 @@ def laid(*layers):
 def picture(sr):
     """All that can be seen of an SR: names, sizes, inodes and times on the medium, and the rows."""
     files = None
-    if sr.kind == "file" and os.path.isdir(sr.location):
+    if sr.layout == "file" and os.path.isdir(sr.location):
         files = {}
         for name in sr.names():
             status = os.stat(os.path.join(sr.location, name))
@@ -112,7 +112,7 @@ class Recipe:
     past = frozenset()  # points of the file layout from which on it is completed all the same
     repeated = ()   # faults a repeat without operation id may meet when it was done
     strangers = frozenset()
-    kinds = ("file", "dummy")
+    layouts = ("file", "dummy")
 
     def __init__(self, test, rival):
         self.test = test
@@ -142,7 +142,7 @@ class SrCreate(Recipe):
     def done(self, sr):
         if listed(sr) is not None:
             return True
-        if sr.kind == "file":
+        if sr.layout == "file":
             self.test.assertFalse(os.path.exists(sr.location), "an undone sr_create leaves its directory")
         return False
 
@@ -162,7 +162,7 @@ class SrDelete(Recipe):
         if listed(sr) is not None:
             sr("sr_update")
             return False
-        if sr.kind == "file":
+        if sr.layout == "file":
             self.test.assertFalse(os.path.exists(sr.location), "a deleted SR leaves its directory")
         return True
 
@@ -194,7 +194,7 @@ class SrScan(Recipe):
     def prepare(self, sr):
         super().prepare(sr)
         self.expected = {self.vdi}
-        if sr.kind == "file":
+        if sr.layout == "file":
             self.strangers = {new_image(sr)}
             self.expected |= self.strangers
 
@@ -226,7 +226,7 @@ class VdiCreate(Recipe):
 
 
 class VdiCreateRaw(VdiCreate):
-    kinds = ("file",)
+    layouts = ("file",)
 
     def act(self, sr, op=None):
         sr("vdi_create", str(4 * MIB), "made", vdi_uuid=self.made, vdi_sm_config={"type": "raw"}, op=op)
@@ -247,7 +247,7 @@ class VdiIntroduce(Recipe):
 
     def prepare(self, sr):
         super().prepare(sr)
-        self.made = new_image(sr, self.suffix) if sr.kind == "file" else new_uuid()
+        self.made = new_image(sr, self.suffix) if sr.layout == "file" else new_uuid()
         self.strangers = {self.made}
 
     def act(self, sr, op=None):
@@ -259,7 +259,7 @@ class VdiIntroduce(Recipe):
 
 class VdiIntroduceRaw(VdiIntroduce):
     suffix = ".raw"
-    kinds = ("file",)
+    layouts = ("file",)
 
 
 class VdiDelete(Recipe):
@@ -333,20 +333,20 @@ class VdiDeactivate(VdiActivate):
 class TreeRecipe(Recipe):
     """A disk with content; what live disks hold is told by reading them."""
 
-    kinds = ("file",)
+    layouts = ("file",)
 
     def prepare(self, sr):
         super().prepare(sr)
         self.fill(sr, self.vdi, CONTENT)
 
     def fill(self, sr, vdi, pieces):
-        if sr.kind == "file":
+        if sr.layout == "file":
             write_pieces(sr, vdi, pieces)
 
     def live(self, sr):
         """Live disks; each must hold what holds() says."""
         rows = {vdi for vdi, row in sr.contents().items() if not row["hidden"]}
-        for vdi in rows if sr.kind == "file" else ():
+        for vdi in rows if sr.layout == "file" else ():
             self.test.assertIn(vhd.read(sr.location, vdi), self.holds(vdi), vdi)
         return rows
 
@@ -361,7 +361,7 @@ class VdiSnapshot(TreeRecipe):
     undone = True
     past = {"fork_published", "fork_second_made", "hide_written", "fork_hidden", "effects_done"}
     method = "vdi_snapshot"
-    kinds = Recipe.kinds
+    layouts = Recipe.layouts
 
     def prepare(self, sr):
         super().prepare(sr)
@@ -383,7 +383,7 @@ class VdiClone(VdiSnapshot):
 class VdiSnapshotAgain(VdiSnapshot):
     """Of a disk that holds nothing of its own."""
 
-    kinds = ("file",)
+    layouts = ("file",)
 
     def prepare(self, sr):
         super().prepare(sr)
@@ -391,7 +391,7 @@ class VdiSnapshotAgain(VdiSnapshot):
 
 
 class VdiCloneOfSnapshot(VdiClone):
-    kinds = ("file",)
+    layouts = ("file",)
 
     def prepare(self, sr):
         super().prepare(sr)
@@ -432,7 +432,7 @@ class VdiDeleteLeaf(VdiDeleteTree):
 
 
 class VdiDeleteRaw(VdiDelete):
-    kinds = ("file",)
+    layouts = ("file",)
 
     def prepare(self, sr):
         sr.made()
@@ -440,7 +440,7 @@ class VdiDeleteRaw(VdiDelete):
 
 
 class VdiResize(TreeRecipe):
-    kinds = Recipe.kinds
+    layouts = Recipe.layouts
     size = 8 * MIB
 
     def act(self, sr, op=None):
@@ -453,12 +453,12 @@ class VdiResize(TreeRecipe):
         return size == self.size
 
     def intact(self, sr, size):
-        if sr.kind == "file":
+        if sr.layout == "file":
             self.test.assertEqual(vhd.read(sr.location, self.vdi), laid(CONTENT) + bytes(size - 4 * MIB))
 
 
 class VdiResizeRaw(VdiResize):
-    kinds = ("file",)
+    layouts = ("file",)
 
     def prepare(self, sr):
         sr.made()
@@ -469,7 +469,7 @@ class VdiResizeRaw(VdiResize):
 class VdiResizeTable(VdiResize):
     """So large that its first blocks make room for the table."""
 
-    kinds = ("file",)
+    layouts = ("file",)
     size = 4 << 30
 
     def intact(self, sr, size):
@@ -482,7 +482,7 @@ class VdiResizeTable(VdiResize):
 class VdiResizeLeaf(VdiResize):
     """Of a disk with a parent."""
 
-    kinds = ("file",)
+    layouts = ("file",)
 
     def prepare(self, sr):
         super().prepare(sr)
@@ -559,7 +559,7 @@ class VdiResolve(TreeRecipe):
 class FromConfig(Recipe):
     """As a host does it at its start: a document and nothing else."""
 
-    kinds = ("file",)
+    layouts = ("file",)
     method = "vdi_attach_from_config"
 
     def prepare(self, sr):
@@ -567,7 +567,7 @@ class FromConfig(Recipe):
         sr("sr_detach")
 
     def act(self, sr, op=None):
-        sr.client.call(self.method, path="/sm/file", op=op, sr_uuid=sr.uuid, vdi_uuid=self.vdi, device_config=sr.config)
+        sr.client.call(self.method, path=f"/sm/{sr.kind}", op=op, sr_uuid=sr.uuid, vdi_uuid=self.vdi, device_config=sr.config)
 
     def done(self, sr):
         if not attached(sr):
@@ -639,7 +639,7 @@ def series():
     """(kind, method's row, recipe) of all that types offer."""
     return [(kind, row, recipe) for kind in KINDS for row in changing()
             if not row["capability"] or row["capability"] in type_row(kind)["offers"]
-            for recipe in RECIPES[row["name"]] if kind in recipe.kinds]
+            for recipe in RECIPES[row["name"]] if type_row(kind)["layout"] in recipe.layouts]
 
 
 def new_image(sr, suffix=".vhd"):

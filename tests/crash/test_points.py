@@ -53,7 +53,7 @@ class Trial:
         if done is not None:
             if self.point == "result_committed":
                 self.test.assertTrue(done, "what was committed is gone")
-            elif self.sr.kind == "file" and self.point in self.recipe.past:
+            elif self.sr.layout == "file" and self.point in self.recipe.past:
                 self.test.assertTrue(done, "what was past the point of no return was undone")
             elif self.recipe.undone and not self.op:
                 self.test.assertFalse(done, "what nobody can have heard of was kept")

@@ -352,6 +352,10 @@ class Repository:
         return Repository(client, self.kind, self.uuid, self.config)
 
     @property
+    def layout(self):
+        return type_row(self.kind)["layout"]
+
+    @property
     def location(self):
         """The directory its images are in."""
         return self.config.get("location") or os.path.join(self.client.lab.mounts, self.uuid)
