@@ -20,7 +20,7 @@ struct dummy_write {
 struct dummy_disk {
     struct dummy_disk *next;
     struct uuid uuid;
-    uint64_t newest; /* epoch activated */
+    uint64_t newest; /* epoch activated; 0 for none since the SR was connected: then who writes writes too late */
     struct dummy_write *first, *last;
     size_t count, bytes;
 };
@@ -256,9 +256,13 @@ static int dummy_vdi_deactivate(struct sr *sr, const struct vdi *vdi, struct fau
 static int disk_append(struct dummy_sr *state, struct dummy_disk *d, uint64_t epoch, const char *data, struct fault *f)
 {
     size_t length = strlen(data);
-    if (epoch < d->newest)
+    if (d->newest == 0)
+        return fault_set(f, FAULT_LockErr, "disk %s: a write of epoch %" PRIu64 ", and no lease is known", d->uuid.text,
+                         epoch);
+    if (epoch != d->newest)
         return fault_set(f, FAULT_LockErr,
-                         "disk %s: a write of epoch %" PRIu64 " is too late, epoch %" PRIu64 " was activated since",
+                         "disk %s: a write of epoch %" PRIu64 ", and epoch %" PRIu64
+                         " is the newest that was activated",
                          d->uuid.text, epoch, d->newest);
     if (d->count == WRITES_MAX || length > BYTES_MAX || d->bytes > BYTES_MAX - length || state->bytes > SR_BYTES_MAX)
         return fault_set(f, FAULT_SRNoSpace, "disk %s keeps %d writes and %d bytes at most, its SR %d bytes",

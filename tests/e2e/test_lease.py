@@ -143,6 +143,19 @@ class Leases(TwoHosts):
         log = first("smapi.disk_log", vdi_uuid=vdi)
         self.assertEqual([(int(row["epoch"]), row["data"]) for row in log], [(old, "early"), (new, "new")])
 
+    def test_a_late_write_is_refused_by_the_dummy_disk_after_a_kill_too(self):
+        first, second, vdi = self.shared("dummy")
+        old = first.activated(vdi)
+        first.released(vdi)
+        new = second.activated(vdi)
+        second("smapi.disk_write", vdi_uuid=vdi, epoch=str(new), data="new")
+        second.released(vdi)
+        self.lab.kill9()
+        self.lab.start()
+        for epoch in (old, new):
+            with self.refused(37, str(epoch)):
+                first("smapi.disk_write", vdi_uuid=vdi, epoch=str(epoch), data="late")
+
     def test_a_disk_in_use_is_neither_deleted_nor_resized(self):
         for kind in KINDS:
             first, second, vdi = self.shared(kind)

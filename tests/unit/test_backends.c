@@ -319,6 +319,20 @@ static void a_dummy_disk_refuses_writes_of_an_older_epoch(void **state)
     dummy_free(d);
 }
 
+static void a_dummy_disk_takes_no_epoch_that_was_not_activated(void **state)
+{
+    (void) state;
+    struct dummy *d = dummy_new();
+    assert_int_equal(backend_sr_attach(&d->sr, &d->f), 0);
+    struct vdi disk = dummy_disk(d, 512);
+    assert_int_equal(backend_disk_write(&d->sr, &disk, 5, "before", &d->f), -1);
+    assert_int_equal(d->f.code, FAULT_LockErr);
+    assert_int_equal(backend_vdi_activate(&d->sr, &disk, 5, true, &d->f), 0);
+    assert_int_equal(backend_disk_write(&d->sr, &disk, 6, "never given", &d->f), -1);
+    assert_int_equal(d->f.code, FAULT_LockErr);
+    dummy_free(d);
+}
+
 static void a_dummy_disk_keeps_a_bounded_log(void **state)
 {
     (void) state;
@@ -327,6 +341,7 @@ static void a_dummy_disk_keeps_a_bounded_log(void **state)
     memset(big, 'x', 1 << 20);
     assert_int_equal(backend_sr_attach(&d->sr, &d->f), 0);
     struct vdi disk = dummy_disk(d, 512);
+    assert_int_equal(backend_vdi_activate(&d->sr, &disk, 1, true, &d->f), 0);
     for (int i = 0; i < 4; i++)
         assert_int_equal(backend_disk_write(&d->sr, &disk, 1, big, &d->f), 0);
     assert_int_equal(backend_disk_write(&d->sr, &disk, 1, "x", &d->f), -1);
@@ -344,7 +359,7 @@ static void *write_many(void *arg)
 {
     struct writer *w = arg;
     struct fault f;
-    for (uint64_t i = 0; i < 500; i++) {
+    for (uint64_t i = 1; i <= 500; i++) {
         backend_vdi_activate(&w->d->sr, &w->disk, i, true, &f);
         backend_disk_write(&w->d->sr, &w->disk, i, "data", &f);
     }
@@ -486,6 +501,7 @@ int main(void)
         cmocka_unit_test(every_call_on_a_dummy_works),
         cmocka_unit_test(a_dummy_scan_reports_the_rows_that_are_served),
         cmocka_unit_test(a_dummy_disk_refuses_writes_of_an_older_epoch),
+        cmocka_unit_test(a_dummy_disk_takes_no_epoch_that_was_not_activated),
         cmocka_unit_test(a_dummy_disk_keeps_a_bounded_log),
         cmocka_unit_test(epochs_in_a_dummy_log_never_go_back),
         cmocka_unit_test(what_is_not_attached_is_refused),
