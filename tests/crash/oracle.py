@@ -652,9 +652,10 @@ def new_image(sr, suffix=".vhd"):
     return vdi
 
 
-def kill_under_load(test, lab, workers, seconds):
-    """Runs all workers, each on a thread of its own, and kills the daemon after so long."""
-    running, failures = threading.Event(), []
+def kill_under_load(test, lab, workers, seconds, calls=0):
+    """Runs all workers, each on a thread of its own, and kills the daemon after so long, and after so many acknowledged
+    calls of all of them."""
+    running, failures, before = threading.Event(), [], sum(worker.acknowledged for worker in workers)
     running.set()
     threads = [threading.Thread(target=worker.run, args=(running,)) for worker in workers]
     hook, threading.excepthook = threading.excepthook, lambda args: failures.append(args.exc_value)
@@ -662,6 +663,8 @@ def kill_under_load(test, lab, workers, seconds):
         for thread in threads:
             thread.start()
         time.sleep(seconds)
+        while sum(worker.acknowledged for worker in workers) - before < calls and not failures:
+            time.sleep(0.002)
         lab.kill9()
         running.clear()
         for thread in threads:
