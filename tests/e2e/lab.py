@@ -140,6 +140,7 @@ class Lab:
         self.local_host = new_uuid()
         self.port = None
         self.process = None
+        self.prefix = []  # a program, with its arguments, that becomes the daemon
         self.environment = {}  # more of it, for the daemon alone
         self.clients = []
         os.mkdir(self.state, 0o700)
@@ -184,7 +185,7 @@ class Lab:
         for client in self.clients:
             client.close()
         environment = {**os.environ, "SMAPI_POINT": "@" + self._arming, **self.environment}
-        argv = [program("smapid"), "--config", self.config_path]
+        argv = [*self.prefix, program("smapid"), "--config", self.config_path]
         for name, value in settings.items():
             argv += ["--set", f"{name.replace('__', '.', 1)}={value}"]
         self._log_start = os.path.getsize(self.log_path) if os.path.exists(self.log_path) else 0
