@@ -62,6 +62,7 @@ struct sr {
     struct arena *scratch;
     int hold; /* to be inherited by every child that works for the SR (struct cmd): recovery waits for them; -1: none */
     bool connected;
+    _Atomic bool unfenced; /* found by the layout's attach: the medium has no means to do what the type promises */
     struct place place;
     void *state; /* the layout's, made by its attach slot, freed by its detach slot */
     /* Why nothing may be done here until it is attached again; NULL while all is well. malloc'd, freed by guard.c. */
@@ -93,7 +94,8 @@ struct disk_write {
 
 struct layout {
     const char *name;
-    bool thin; /* space is taken as it is written: THIN_PROVISIONING */
+    bool thin;     /* space is taken as it is written: THIN_PROVISIONING */
+    bool unmarked; /* an SR is whatever its place shows: it bears no mark, and one without a row can be attached */
 
     /* The uuid of an SR of this layout in the place, if there is one; false otherwise. Changes nothing. */
     bool (*recognise)(const struct place *place, struct uuid *out);
@@ -117,6 +119,10 @@ struct layout {
        Runs alone in its SR. */
     int (*sr_judge)(struct sr *sr, struct findings *out, struct fault *f);
 
+    /* For disks that are there before they are asked for (LUNs): which of the rows a vdi_create (wanted->size is not 0)
+       or vdi_introduce (location and sm_config name it) takes into use. Looks at the rows alone: called in a
+       transaction. Such disks are never made nor removed: managed tells which are in use. */
+    int (*vdi_choose)(const struct vdi_list *known, const struct vdi *wanted, struct uuid *out, struct fault *f);
     /* Disks. create: wanted has uuid, location, size, format ("" for the default), labels; out is what stands. */
     int (*vdi_create)(struct sr *sr, const struct plan *plan, const struct vdi *wanted, struct arena *a,
                       struct vdi *out, struct fault *f);
@@ -188,6 +194,8 @@ struct transport {
     /* Fills sr->place. Idempotent. disconnect undoes it. */
     int (*connect)(struct sr *sr, struct fault *f);
     int (*disconnect)(struct sr *sr, struct fault *f);
+    /* What came to a place since it was connected, and what went. For sr_scan; NULL when a place does not change. */
+    int (*refresh)(struct sr *sr, struct fault *f);
     /* SRs of this layout that can be reached with config. */
     int (*probe)(const struct layout *layout, const struct pairs *config, const struct secrets *secrets,
                  const struct backend_settings *settings, struct arena *a, struct found_list *out, struct fault *f);

@@ -94,7 +94,23 @@ bool backend_offers_named(const struct sr_type *type, const char *name)
 
 bool backend_recognises(const struct sr_type *type)
 {
-    return type->layout->recognise != NULL;
+    return type->layout->recognise != NULL || type->layout->unmarked;
+}
+
+bool backend_chooses(const struct sr_type *type)
+{
+    return type->layout->vdi_choose != NULL;
+}
+
+int backend_vdi_choose(const struct sr_type *type, const struct vdi_list *known, const struct vdi *wanted,
+                       struct uuid *out, struct fault *f)
+{
+    return type->layout->vdi_choose(known, wanted, out, f);
+}
+
+enum fencing backend_fencing(const struct sr *sr)
+{
+    return sr->unfenced ? FENCING_ADVISORY : sr->type->fencing;
 }
 
 /* ------------------------------------------------------------------ promises and assumptions */
@@ -264,9 +280,10 @@ int backend_sr_attach(struct sr *sr, struct fault *f)
     return 0;
 }
 
+/* Asked of the transport even when this process knows of no connection: one that died may have left it. */
 int backend_sr_detach(struct sr *sr, struct fault *f)
 {
-    return sr->connected ? disconnect(sr, f) : 0;
+    return disconnect(sr, f);
 }
 
 int backend_sr_scan(struct sr *sr, const struct vdi_list *known, struct arena *a, struct vdi_list *out,
@@ -275,6 +292,8 @@ int backend_sr_scan(struct sr *sr, const struct vdi_list *known, struct arena *a
     if (!backend_offers(sr->type, CAP_sr_scan))
         return refuse(sr->type, "sr_scan", f);
     if (backend_sr_check(sr, f) < 0)
+        return -1;
+    if (sr->type->transport->refresh && result(sr, "refresh", sr->type->transport->refresh(sr, f), f) < 0)
         return -1;
     struct vdi_list found = {0};
     if (result(sr, "sr_scan", sr->type->layout->sr_scan(sr, known, a, &found, totals, f), f) < 0)

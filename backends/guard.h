@@ -39,6 +39,13 @@ bool backend_offers_named(const struct sr_type *type, const char *name);
 /* SRs of this type can be told apart on their medium, so that one without a row can be taken over. */
 bool backend_recognises(const struct sr_type *type);
 
+/* Disks of the type are chosen among those that are there, not made (driver.h, vdi_choose). */
+bool backend_chooses(const struct sr_type *type);
+int backend_vdi_choose(const struct sr_type *type, const struct vdi_list *known, const struct vdi *wanted,
+                       struct uuid *out, struct fault *f);
+/* What keeps a host that lost its lease from writing to this SR, as found when it was attached. */
+enum fencing backend_fencing(const struct sr *sr);
+
 /* A place made and marked, left disconnected. */
 int backend_sr_create(struct sr *sr, const struct plan *plan, struct fault *f);
 /* A connected SR emptied of our own files and unmarked, then disconnected and its place removed if we made it. */

@@ -2,10 +2,14 @@
 #include "backends/types.h"
 
 #include "backends/layouts/layout.h"
+#include "backends/scsi/address.h"
+#include "backends/scsi/name.h"
 #include "backends/transports/transport.h"
 #include <assert.h>
 #include <limits.h>
 #include <string.h>
+
+enum { TEXT_BYTES = 255 };
 
 #define REQUIRED true
 #define OPTIONAL false
@@ -91,14 +95,70 @@ static const char *bad_secret(const char *text)
     return NULL;
 }
 
+static const char *bad_text(const char *text)
+{
+    for (const char *c = text; *c; c++)
+        if ((unsigned char) *c < 0x20 || *c == 0x7f)
+            return "a control character";
+    return strlen(text) > TEXT_BYTES ? "more than 255 bytes" : NULL;
+}
+
+static const char *bad_portals(const char *text)
+{
+    for (const char *at = text; at; at = strchr(at, ',') ? strchr(at, ',') + 1 : NULL) {
+        char host[ADDRESS_NAME + 1];
+        unsigned port = ISCSI_PORT;
+        struct portal literal;
+        size_t length = strcspn(at, ",");
+        if (!portal_split(at, length, host, &port))
+            return "not a list of hosts, each with or without a port";
+        if (!portal_parse(host, port, &literal) && !portal_is_name(host))
+            return "neither an address nor a host name";
+    }
+    return NULL;
+}
+
+static const char *bad_port(const char *text)
+{
+    char *end;
+    unsigned long n = text[0] >= '0' && text[0] <= '9' ? strtoul(text, &end, 10) : 0;
+    return n >= 1 && n <= 65535 && strlen(text) <= 5 && *end == '\0' ? NULL : "no number from 1 to 65535";
+}
+
+/* Words of these characters with commas between them. */
+static const char *bad_words(const char *text, const char *characters, size_t most)
+{
+    for (const char *at = text; at; at = strchr(at, ',') ? strchr(at, ',') + 1 : NULL) {
+        size_t length = strcspn(at, ",");
+        if (length == 0 || length > most || strspn(at, characters) < length || at[0] == '-' || at[0] == '.')
+            return "not a list of words such as this key takes";
+    }
+    return NULL;
+}
+
+static const char *bad_luns(const char *text)
+{
+    return bad_words(text, "0123456789", 5);
+}
+
+static const char *bad_scsi_ids(const char *text)
+{
+    return bad_words(text, "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ._:-", 128);
+}
+
+static const char *bad_number(const char *text)
+{
+    return strlen(text) <= 5 && strspn(text, "0123456789") == strlen(text) ? NULL : "no number";
+}
+
 /* The kinds of device_config values: each says what is wrong with a text, or NULL. */
 static const struct config_kind {
     const char *name;
     const char *(*bad)(const char *text);
 } kinds[] = {
-    {"path", bad_path},
-    {"flag", bad_flag},
-    {"secret", bad_secret},
+    {"path", bad_path},     {"flag", bad_flag},         {"secret", bad_secret}, {"text", bad_text},
+    {"number", bad_number}, {"portals", bad_portals},   {"port", bad_port},     {"iqn", iscsi_name_bad},
+    {"luns", bad_luns},     {"scsi_ids", bad_scsi_ids},
 };
 
 static const char *bad_value(const struct config_key *key, const char *value)
@@ -130,6 +190,12 @@ bool config_key_is_secret(const struct sr_type *type, const char *name)
     return (key && strcmp(key->kind, "secret") == 0) || ends_in(name, "password") || ends_in(name, "_secret");
 }
 
+/* What no key takes, whatever else would be wrong with it: an option, or words for a shell. */
+static bool hostile(const char *value)
+{
+    return value[0] == '-' || strpbrk(value, "\n\r\t`$;&|<>\"'\\(){}!%") || bad_text(value);
+}
+
 static int refuse_key(const struct sr_type *type, const char *name, struct fault *f)
 {
     AUTO_TEXT struct text known = TEXT_OF(FAULT_DETAIL);
@@ -148,7 +214,8 @@ int backend_config_check(const struct sr_type *type, const struct pairs *config,
             return refuse_key(type, p->key, f);
         const char *wrong = key && p->value[0] ? bad_value(key, p->value) : NULL;
         if (wrong)
-            return fault_set(f, key->bad, "device_config %s is \"%.200s\": %s", key->key, p->value, wrong);
+            return fault_set(f, hostile(p->value) && key->bad != FAULT_InvalidArg ? FAULT_BadCharacter : key->bad,
+                             "device_config %s is \"%.200s\": %s", key->key, p->value, wrong);
     }
     for (size_t i = 0; i < type->key_count; i++) {
         const struct config_key *key = &type->keys[i];

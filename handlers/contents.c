@@ -88,6 +88,14 @@ static struct value *leases_of(const struct page *p, const struct uuid *vdi)
     return list;
 }
 
+static struct value *map_value(struct arena *a, const struct pairs *pairs)
+{
+    struct value *v = value_struct(a);
+    for (size_t i = 0; i < pairs->count; i++)
+        put_text(a, v, pairs->items[i].key, pairs->items[i].value);
+    return v;
+}
+
 static struct value *disk_value(const struct page *p, size_t at)
 {
     struct arena *a = p->c->arena;
@@ -104,6 +112,8 @@ static struct value *disk_value(const struct page *p, size_t at)
     value_put(a, v, "read_only", value_boolean(a, d->read_only));
     put_text(a, v, "parent", d->parent.text);
     value_put(a, v, "hidden", value_boolean(a, d->hidden));
+    value_put(a, v, "managed", value_boolean(a, d->managed));
+    value_put(a, v, "sm_config", map_value(a, &d->sm_config));
     value_put(a, v, "depth", value_size(a, place->depth));
     /* A hidden base with one child only: the two could be one image. */
     value_put(a, v, "coalescable", value_boolean(a, d->hidden && place->children == 1));
@@ -122,6 +132,7 @@ static struct value *sr_value(const struct page *p)
     struct value *v = value_struct(a), *hosts = value_array(a);
     put_text(a, v, "uuid", p->sr->uuid.text);
     put_text(a, v, "type", p->sr->type);
+    put_text(a, v, "fencing", p->c->sr ? fencing_name(backend_fencing(p->c->sr)) : "");
     value_put(a, v, "physical_size", value_size(a, p->sr->totals.physical_size));
     value_put(a, v, "physical_utilization", value_size(a, p->sr->totals.physical_utilisation));
     value_put(a, v, "virtual_allocation", value_size(a, p->allocation));

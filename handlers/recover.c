@@ -236,6 +236,8 @@ static int connect_as_held(struct recovery *r, struct fault *f)
     if (store_read(r->d->settings.store, read_holders, r, f) < 0)
         return -1;
     if (!r->row) {
+        if (backend_sr_detach(r->sr, f) < 0)
+            return -1;
         registry_remove(r->d->registry, r->sr);
         return 0;
     }

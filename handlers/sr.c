@@ -113,13 +113,27 @@ const struct phases sr_create_phases = {.look = sr_create_look,
 
 /* sr_delete */
 
+/* The disks that keep an SR from being deleted; those that nobody uses and that are not ours to remove do not. */
+static int count_disks(struct txn *t, struct call *c, uint64_t *out, struct fault *f)
+{
+    struct vdi_list list = {0};
+    if (!backend_chooses(c->sr->type))
+        return store_vdi_count(t, &c->keys.sr, out, f);
+    if (store_vdi_list(t, &c->keys.sr, &UUID_NONE, 0, c->arena, &list, f) < 0)
+        return -1;
+    *out = 0;
+    for (size_t i = 0; i < list.count; i++)
+        *out += list.items[i].managed;
+    return 0;
+}
+
 static int refuse_if_held(struct txn *t, struct call *c, struct fault *f)
 {
     size_t others;
     const char *other = "";
     bool mine;
     uint64_t disks;
-    if (count_holders(t, c, &others, &other, &mine, f) < 0 || store_vdi_count(t, &c->keys.sr, &disks, f) < 0)
+    if (count_holders(t, c, &others, &other, &mine, f) < 0 || count_disks(t, c, &disks, f) < 0)
         return -1;
     if (others)
         return fault_set(f, FAULT_SRInUse, "SR %s is attached to host %s", c->keys.sr.text, other);

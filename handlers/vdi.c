@@ -125,6 +125,30 @@ static struct vdi wanted_disk(const struct vdi_create_args *args, const char *fo
     return vdi;
 }
 
+/* The row of the disk that is there and meant, for types whose disks are not made. */
+static int choose_disk(struct txn *t, struct call *c, const struct vdi *wanted, struct vdi **out, struct fault *f)
+{
+    struct vdi_list known = {0};
+    struct uuid chosen;
+    if (store_vdi_list(t, &c->keys.sr, &UUID_NONE, 0, c->arena, &known, f) < 0 ||
+        backend_vdi_choose(c->sr->type, &known, wanted, &chosen, f) < 0)
+        return -1;
+    return store_vdi_find(t, &c->keys.sr, &chosen, c->arena, out, f);
+}
+
+/* The chosen disk gets the labels asked for, and keeps its uuid and place. */
+static int plan_chosen(struct txn *t, struct call *c, struct fault *f)
+{
+    struct vdi *chosen, *wanted = &c->work->wanted;
+    if (choose_disk(t, c, wanted, &chosen, f) < 0)
+        return -1;
+    wanted->uuid = chosen->uuid;
+    wanted->location = chosen->location;
+    c->plan.vdi = chosen->uuid;
+    c->plan.size = wanted->size;
+    return store_vdi_set_state(t, &c->keys.sr, &chosen->uuid, VDI_CREATING, f);
+}
+
 static int vdi_create_check(struct txn *t, struct call *c, struct fault *f)
 {
     const struct vdi_create_args *args = ARGS(c, vdi_create);
@@ -137,7 +161,11 @@ static int vdi_create_check(struct txn *t, struct call *c, struct fault *f)
     struct vdi *wanted = &c->work->wanted;
     *wanted = wanted_disk(args, format);
     wanted->location = arena_text(c->arena, wanted->uuid.text);
-    if (check_texts(wanted, f) < 0 || store_vdi_find(t, &c->keys.sr, &wanted->uuid, c->arena, &there, f) < 0)
+    if (check_texts(wanted, f) < 0)
+        return -1;
+    if (backend_chooses(c->sr->type))
+        return plan_chosen(t, c, f);
+    if (store_vdi_find(t, &c->keys.sr, &wanted->uuid, c->arena, &there, f) < 0)
         return -1;
     if (there)
         return fault_set(f, FAULT_VDIExists, "VDI %s exists already in SR %s", wanted->uuid.text, c->keys.sr.text);
@@ -164,6 +192,8 @@ static int record_done(struct txn *t, struct call *c, struct fault *f)
 
 static int vdi_create_undo(struct txn *t, struct call *c, struct fault *f)
 {
+    if (backend_chooses(c->sr->type))
+        return store_vdi_set_state(t, &c->plan.sr, &c->plan.vdi, VDI_LIVE, f);
     return store_vdi_remove(t, &c->plan.sr, &c->plan.vdi, f);
 }
 
@@ -181,9 +211,29 @@ static struct uuid location_uuid(const char *location)
     return uuid;
 }
 
+/* A disk that is there already is taken into use; one that is in use is success. */
+static int introduce_chosen(struct txn *t, struct call *c, struct fault *f)
+{
+    const struct vdi_introduce_args *args = ARGS(c, vdi_introduce);
+    struct vdi named = vdi_blank(), *chosen;
+    named.location = args->vdi_location;
+    named.sm_config = args->vdi_sm_config;
+    if (need_attached(t, c, f) < 0 || choose_disk(t, c, &named, &chosen, f) < 0)
+        return -1;
+    if (chosen->managed) {
+        c->result = result_vdi_info(c->arena, chosen);
+        return 0;
+    }
+    c->plan.vdi = chosen->uuid;
+    c->plan.name = args->vdi_location;
+    return 0;
+}
+
 static int vdi_introduce_check(struct txn *t, struct call *c, struct fault *f)
 {
     const struct vdi_introduce_args *args = ARGS(c, vdi_introduce);
+    if (c->sr && backend_chooses(c->sr->type))
+        return introduce_chosen(t, c, f);
     struct uuid in_name = location_uuid(args->vdi_location);
     struct uuid uuid = uuid_is(&args->new_uuid) ? args->new_uuid : uuid_is(&in_name) ? in_name : uuid_random();
     struct vdi *there = NULL, *same_place = NULL;
@@ -307,12 +357,27 @@ static int vdi_delete_act(struct dispatch *d, struct call *c, struct fault *f)
     return backend_vdi_delete(c->sr, &c->plan, c->work->vdi, c->arena, &c->work->deleted, f);
 }
 
+/* A disk that is not made but chosen is there for the next who asks, and nothing of its last use stays with it. */
+static int record_free(struct txn *t, struct call *c, const struct vdi *was, struct fault *f)
+{
+    struct vdi disk = vdi_blank();
+    disk.uuid = was->uuid;
+    disk.location = was->location;
+    disk.size = was->size;
+    disk.sm_config = was->sm_config;
+    disk.state = VDI_LIVE;
+    disk.managed = false;
+    return store_vdi_put(t, &c->plan.sr, &disk, f);
+}
+
 /* A disk that others are made from stays, hidden; bases that went with a disk leave the rows with it. */
 static int vdi_delete_record(struct txn *t, struct call *c, struct fault *f)
 {
     const struct deletion *deleted = &c->work->deleted;
     struct vdi kept = c->work->wanted;
     c->result = result_nil(c);
+    if (deleted->freed)
+        return record_free(t, c, &kept, f);
     for (size_t i = 0; i < deleted->gone_count; i++)
         if (store_vdi_remove(t, &c->plan.sr, &deleted->gone[i], f) < 0)
             return -1;

@@ -8,4 +8,7 @@
 /* A directory of this machine (device_config location), or nothing at all for a type without that key. */
 extern const struct transport transport_here;
 
+/* LUNs of an iSCSI target. */
+extern const struct transport transport_iscsi;
+
 #endif

@@ -90,6 +90,7 @@ struct plan {
 /* What a vdi_delete came to. */
 struct deletion {
     bool kept;         /* other disks are made from it: it is still there, hidden */
+    bool freed;        /* it is still there, and for the next who asks for one: no longer managed */
     struct uuid *gone; /* hidden bases that nothing was made from any more, and that went with it */
     size_t gone_count;
 };

@@ -157,8 +157,8 @@ class Target:
         put(f"{discovery}/enforce_discovery_auth", int(bool(chap)))
         for pair, suffix in ((chap, ""), (incoming, "_mutual")):
             for place in (f"{self.group}/auth", discovery) if pair else ():
-                put(f"{place}/userid{suffix}", pair[0] + "\n")
-                put(f"{place}/password{suffix}", pair[1] + "\n")
+                put(f"{place}/userid{suffix}", pair[0])
+                put(f"{place}/password{suffix}", pair[1])
         self.enable()
 
     def enable(self, on=True):

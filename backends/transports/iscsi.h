@@ -1,0 +1,48 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* The iscsi transport's own parts. Every session of ours carries the name of an interface record made for one SR (or
+   one probe), so that whose it is can be read from the kernel: no session is shared, none of another SR or of the host
+   itself is ever ended, and nothing has to be counted. LUNs are scanned by the numbers or identities asked for, so that
+   ten SRs on one target are not a hundred disks. */
+#ifndef SMAPI_BACKENDS_TRANSPORTS_ISCSI_H
+#define SMAPI_BACKENDS_TRANSPORTS_ISCSI_H
+
+#include "backends/driver.h"
+#include "backends/scsi/sysfs.h"
+#include "backends/tools/iscsiadm.h"
+
+#define ISCSI_LINKS "/dev/smapid" /* one directory an SR, in it a link for each disk, named by its identity */
+
+enum { ISCSI_PORTALS_MAX = 32, ISCSI_LUNS_MAX = 256 };
+
+/* A device_config read. */
+struct iscsi_want {
+    struct iscsi_initiator who;
+    struct portal portals[ISCSI_PORTALS_MAX];
+    size_t portal_count;
+    const char *target; /* NULL when it was not given */
+    size_t record;      /* usediscoverynumber, counted from 1; 0 when it was not given */
+    const char *luns[ISCSI_LUNS_MAX], *ids[ISCSI_LUNS_MAX];
+    size_t lun_count, id_count;
+    enum fault_code lun_missing; /* what a layout that needs a LUN says without one; FAULT_NONE: all LUNs are wanted */
+    bool fresh;                  /* the sessions were made by iscsi_connect */
+    struct arena *arena;
+};
+
+/* Reads config for this interface. DNSError, ConfigISCSIIQNMissing. */
+int iscsi_read(const struct pairs *config, const struct secrets *secrets, const char *iface, struct arena *a,
+               struct iscsi_want *out, struct fault *f);
+/* Sessions to what is wanted: those that are there, or new ones. After -1 none of ours is left that was not there. */
+int iscsi_connect(struct iscsi_want *w, struct fault *f);
+/* The kernel forgets disks whose LUN is gone or another now. SRScan when one does not answer. */
+int iscsi_refresh(const struct iscsi_want *w, struct fault *f);
+/* Ends every session of the interface and removes its records. Idempotent. SRInUse while a disk is held. */
+int iscsi_end(const char *iface, int hold, struct fault *f);
+/* The disks of the interface's sessions, each once, when all that are wanted are there; the kernel forgets the others.
+ */
+int iscsi_disks(const struct iscsi_want *w, struct scsi_disk **out, size_t *count, struct fault *f);
+
+/* Documents for programs to choose from, at most FAULT_DOCUMENT bytes, in a. */
+const char *iscsi_target_list(const struct iscsi_offer *offers, size_t count, struct arena *a);
+const char *iscsi_lun_list(const struct scsi_disk *disks, size_t count, struct arena *a);
+
+#endif
