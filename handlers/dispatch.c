@@ -351,7 +351,7 @@ int dispatch_new(const struct dispatch_settings *settings, struct dispatch **out
     AUTO_ARENA struct arena *a = arena_new(256 << 20);
     struct found_rows rows = {.arena = a};
     struct lease_terms terms = settings->terms;
-    if (store_write(settings->store, begin_leases, &terms, f) < 0 ||
+    if ((!settings->looks && store_write(settings->store, begin_leases, &terms, f) < 0) ||
         store_read(settings->store, read_rows, &rows, f) < 0)
         return -1;
     struct dispatch *d = calloc(1, sizeof *d);

@@ -59,6 +59,11 @@ void dispatch_refuse(struct dispatch *d, struct call *call);
 int dispatch_fsck(struct dispatch *d, bool strict, struct findings *out, struct uuid **srs, size_t *count,
                   struct fault *f);
 int dispatch_fsck_sr(struct dispatch *d, const struct uuid *sr, bool strict, struct findings *out, struct fault *f);
+/* Into a database that was begun anew: nobody knows who holds what, and epochs are above all that were given. */
+int dispatch_rebuild(struct dispatch *d, struct fault *f);
+/* An SR of this server, with all its disks, from its medium. */
+int dispatch_rebuild_sr(struct dispatch *d, const char *type, const struct uuid *uuid, const struct pairs *config,
+                        size_t *disks, struct fault *f);
 /* Connects an SR that is attached, for looking only, in a process that serves nobody. */
 int dispatch_look(struct dispatch *d, const struct uuid *sr, struct fault *f);
 

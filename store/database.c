@@ -36,7 +36,10 @@ static const struct setting {
 static int database_fault(struct database *d, const char *doing, struct fault *f)
 {
     int code = sqlite3_errcode(d->connection);
-    enum fault_code as = (code & 0xff) == SQLITE_FULL ? FAULT_SRNoSpace : FAULT_EIO;
+    int kind = code & 0xff;
+    enum fault_code as = kind == SQLITE_FULL                               ? FAULT_SRNoSpace
+                         : kind == SQLITE_CORRUPT || kind == SQLITE_NOTADB ? FAULT_SRUnavailable
+                                                                           : FAULT_EIO;
     return fault_set(f, as, "the store %s: %s: %s", d->path, doing, sqlite3_errmsg(d->connection));
 }
 
@@ -128,11 +131,11 @@ static int check(struct database *d, struct fault *f)
     if (ask(d, "PRAGMA quick_check(1)", answer, f) < 0)
         return -1;
     if (strcmp(answer, "ok") != 0)
-        return fault_set(f, FAULT_EIO, "%s is damaged: %s", d->path, answer);
+        return fault_set(f, FAULT_SRUnavailable, "%s is damaged: %s", d->path, answer);
     if (ask(d, "PRAGMA foreign_key_check", answer, f) < 0)
         return -1;
     if (answer[0])
-        return fault_set(f, FAULT_EIO, "%s is damaged: a row of table %s refers to nothing", d->path, answer);
+        return fault_set(f, FAULT_SRUnavailable, "%s is damaged: a row of table %s refers to nothing", d->path, answer);
     return 0;
 }
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "store/place.h"
 
+#include "server/base/clock.h"
 #include "server/base/io.h"
 #include <errno.h>
 #include <fcntl.h>
@@ -105,25 +106,71 @@ static int take_lock(int directory, const char *dir, int *out, bool *in_use, str
     return 0;
 }
 
-static int check_there(int directory, const char *dir, struct fault *f)
+static bool is_there(int directory)
 {
     struct stat st;
-    if (fstatat(directory, "smapid.db", &st, AT_SYMLINK_NOFOLLOW) < 0 || st.st_size == 0)
-        return fault_set(f, FAULT_EIO, "there is no database in the state directory %s", dir);
-    return 0;
+    return fstatat(directory, "smapid.db", &st, AT_SYMLINK_NOFOLLOW) == 0 && st.st_size > 0;
+}
+
+static int check_there(int directory, const char *dir, struct fault *f)
+{
+    return is_there(directory) ? 0 : fault_set(f, FAULT_EIO, "there is no database in the state directory %s", dir);
+}
+
+/* A server that has a name has had a database: an empty one in its stead would have forgotten who holds what. */
+static int check_lost(int directory, const char *dir, struct fault *f)
+{
+    if (is_there(directory) || faccessat(directory, "smapid.server", F_OK, AT_SYMLINK_NOFOLLOW) < 0)
+        return 0;
+    return fault_set(f, FAULT_SRUnavailable, "the database of the state directory %s is gone", dir);
+}
+
+static int check_database(int directory, const char *dir, enum place_use use, struct fault *f)
+{
+    switch (use) {
+    case PLACE_SERVE:
+        return check_lost(directory, dir, f);
+    case PLACE_LOOK:
+        return check_there(directory, dir, f);
+    case PLACE_REBUILD:
+        break;
+    }
+    bool gone = unlinkat(directory, "smapid.db.new", 0) == 0 || errno == ENOENT;
+    bool log_gone = unlinkat(directory, "smapid.db.new-wal", 0) == 0 || errno == ENOENT;
+    return gone && log_gone ? 0 : fault_errno(f, FAULT_EIO, "remove what an earlier rebuild left in %s", dir);
 }
 
 /* SQLite would make the file with mode 0644; its log takes the mode of the database. */
-static int make_database(int directory, const char *dir, struct fault *f)
+static int make_database(int directory, const char *dir, const char *name, struct fault *f)
 {
-    AUTO_FD int fd = openat(directory, "smapid.db", O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0600);
+    AUTO_FD int fd = openat(directory, name, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0600);
     struct stat st;
     if (fd < 0 || fstat(fd, &st) < 0)
-        return fault_errno(f, FAULT_EIO, "open %s/smapid.db", dir);
+        return fault_errno(f, FAULT_EIO, "open %s/%s", dir, name);
     if (!S_ISREG(st.st_mode) || st.st_uid != geteuid())
-        return fault_set(f, FAULT_EIO, "%s/smapid.db is not a file of ours", dir);
+        return fault_set(f, FAULT_EIO, "%s/%s is not a file of ours", dir, name);
     if (fchmod(fd, 0600) < 0 || fsync(directory) < 0)
-        return fault_errno(f, FAULT_EIO, "make %s/smapid.db durable and private", dir);
+        return fault_errno(f, FAULT_EIO, "make %s/%s durable and private", dir, name);
+    return 0;
+}
+
+static int rename_if_there(const struct place *p, const char *from, const char *to)
+{
+    return renameat2(p->directory, from, p->directory, to, RENAME_NOREPLACE) < 0 && errno != ENOENT ? -1 : 0;
+}
+
+/* The old one goes aside first. Cut off in between there is none, and a start says so. */
+int place_swap(const struct place *p, char kept[PLACE_KEPT], struct fault *f)
+{
+    char now[CLOCK_TEXT], kept_log[PLACE_KEPT + 8];
+    clock_text(clock_wall_s(), now);
+    snprintf(kept, PLACE_KEPT, "smapid.db.broken-%s", now);
+    snprintf(kept_log, sizeof kept_log, "%s-wal", kept);
+    if (rename_if_there(p, "smapid.db", kept) < 0 || rename_if_there(p, "smapid.db-wal", kept_log) < 0 ||
+        fsync(p->directory) < 0)
+        return fault_errno(f, FAULT_EIO, "put the old smapid.db aside as %s", kept);
+    if (renameat(p->directory, "smapid.db.new", p->directory, "smapid.db") < 0 || fsync(p->directory) < 0)
+        return fault_errno(f, FAULT_EIO, "give smapid.db.new its name");
     return 0;
 }
 
@@ -171,13 +218,14 @@ int place_write_server(const struct place *p, const struct uuid *server, struct 
     return 0;
 }
 
-int place_open(const char *dir, bool look, struct place *out, bool *in_use, struct fault *f)
+int place_open(const char *dir, enum place_use use, struct place *out, bool *in_use, struct fault *f)
 {
     AUTO_FD int directory = -1;
     AUTO_FD int lock = -1;
     AUTO_FD int reserve = -1;
-    if (open_directory(dir, look, &directory, f) < 0 || take_lock(directory, dir, &lock, in_use, f) < 0 ||
-        (look && check_there(directory, dir, f) < 0) || make_database(directory, dir, f) < 0 ||
+    const char *name = use == PLACE_REBUILD ? "smapid.db.new" : "smapid.db";
+    if (open_directory(dir, use == PLACE_LOOK, &directory, f) < 0 || take_lock(directory, dir, &lock, in_use, f) < 0 ||
+        check_database(directory, dir, use, f) < 0 || make_database(directory, dir, name, f) < 0 ||
         open_reserve(directory, dir, &reserve, f) < 0)
         return -1;
     *out = (struct place){TAKE_FD(directory), TAKE_FD(lock), TAKE_FD(reserve)};

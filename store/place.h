@@ -17,10 +17,20 @@ struct place {
 /* Makes dir (mode 0700) when its parent exists, refuses one that another user owns or may write to, or that is on a
    network file system; takes <dir>/smapid.lock and writes our pid into it; makes <dir>/smapid.db, empty and 0600, when
    there is none. Held by another process: -1 with LockErr and *in_use set. Not to be called while this process has the
-   database open: opening its file a second time would drop SQLite's locks. With look neither directory nor database is
-   made: they must be there. */
-int place_open(const char *dir, bool look, struct place *out, bool *in_use, struct fault *f);
+   database open: opening its file a second time would drop SQLite's locks. SRUnavailable when the
+   database is gone although it was there. */
+enum place_use {
+    PLACE_SERVE,
+    PLACE_LOOK,   /* neither directory nor database is made: they must be there */
+    PLACE_REBUILD /* the database is left alone; beside it smapid.db.new is made, empty */
+};
+int place_open(const char *dir, enum place_use use, struct place *out, bool *in_use, struct fault *f);
 void place_close(struct place *p);
+
+/* Puts smapid.db.new, which nothing has open any more, in the place of smapid.db, which is kept under the name that is
+   written to kept. */
+#define PLACE_KEPT 64
+int place_swap(const struct place *p, char kept[PLACE_KEPT], struct fault *f);
 
 /* Sets room aside in <dir>/smapid.reserve, so that on a full disk the log can still be written. False when there is not
    enough: then nothing is set aside. */

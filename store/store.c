@@ -70,10 +70,10 @@ static struct store *store_new(void)
     return s;
 }
 
-static char *database_path(const char *dir)
+static char *database_path(const char *dir, const char *name)
 {
     char *path = NULL;
-    if (asprintf(&path, "%s/smapid.db", dir) < 0)
+    if (asprintf(&path, "%s/%s", dir, name) < 0)
         abort();
     return path;
 }
@@ -94,8 +94,8 @@ int store_look(const char *dir, struct store **out, bool *in_use, struct fault *
 {
     *in_use = false;
     struct store *s = store_new();
-    AUTO_FREE char *path = database_path(dir);
-    if (place_open(dir, true, &s->place, in_use, f) < 0 || database_open(&s->db, path, false, f) < 0 ||
+    AUTO_FREE char *path = database_path(dir, "smapid.db");
+    if (place_open(dir, PLACE_LOOK, &s->place, in_use, f) < 0 || database_open(&s->db, path, false, f) < 0 ||
         store_run_alone(s, read_server, &s->meta, f) < 0 || store_thread_start(s, f) < 0) {
         store_close(s);
         return -1;
@@ -104,9 +104,9 @@ int store_look(const char *dir, struct store **out, bool *in_use, struct fault *
     return 0;
 }
 
-static int open_database(struct store *s, const char *dir, struct fault *f)
+static int open_database(struct store *s, const char *dir, const char *name, struct fault *f)
 {
-    AUTO_FREE char *path = database_path(dir);
+    AUTO_FREE char *path = database_path(dir, name);
     struct start start = {0};
     if (database_open(&s->db, path, true, f) < 0 || read_boot_id(&start.boot, f) < 0 ||
         place_read_server(&s->place, &start.server, f) < 0 || store_run_alone(s, start_meta, &start, f) < 0)
@@ -118,17 +118,47 @@ static int open_database(struct store *s, const char *dir, struct fault *f)
     return 0;
 }
 
-int store_open(const char *dir, struct store **out, bool *in_use, struct fault *f)
+/* What only a backup or the media can help against says so. */
+static int advise(struct fault *f)
+{
+    const struct fault was = *f;
+    if (was.code != FAULT_SRUnavailable)
+        return -1;
+    return fault_set(f, was.code, "%.500s: put a backup of it back, or make it anew from the media (smapid --rebuild)",
+                     was.detail);
+}
+
+static int open_as(const char *dir, enum place_use use, const char *name, struct store **out, bool *in_use,
+                   struct fault *f)
 {
     *in_use = false;
     struct store *s = store_new();
-    if (place_open(dir, false, &s->place, in_use, f) < 0 || open_database(s, dir, f) < 0 ||
+    if (place_open(dir, use, &s->place, in_use, f) < 0 || open_database(s, dir, name, f) < 0 ||
         store_thread_start(s, f) < 0) {
         store_close(s);
-        return -1;
+        return advise(f);
     }
     *out = s;
     return 0;
+}
+
+int store_open(const char *dir, struct store **out, bool *in_use, struct fault *f)
+{
+    return open_as(dir, PLACE_SERVE, "smapid.db", out, in_use, f);
+}
+
+int store_rebuild(const char *dir, struct store **out, bool *in_use, struct fault *f)
+{
+    return open_as(dir, PLACE_REBUILD, "smapid.db.new", out, in_use, f);
+}
+
+int store_rebuilt(struct store *s, char kept[STORE_KEPT], struct fault *f)
+{
+    store_thread_stop(s);
+    database_close(&s->db); /* the log goes home, and is gone */
+    int r = place_swap(&s->place, kept, f);
+    store_close(s);
+    return r;
 }
 
 /* The lock goes last: nobody may open the database while it is ours. */

@@ -27,11 +27,19 @@ void store_close(struct store *s); /* waits for queued work; NULL is fine */
    a second process gets -1 with a sentence naming the directory and, when it can be read, the other's pid; *in_use is
    set then. Refuses network file systems, a schema newer than ours, and a file that fails quick_check.
    The schema is brought up to date by store/schema/NNNN.sql, one transaction each. */
+/* SRUnavailable: the database is gone although there was one, or damaged: a start must not guess what it held. */
 int store_open(const char *dir, struct store **out, bool *in_use, struct fault *f);
 
 /* The same for looking: the database must be there, with the schema of this program, and nothing in it changes; no
    start is counted. */
 int store_look(const char *dir, struct store **out, bool *in_use, struct fault *f);
+
+/* Begins a database anew, for the server that the state directory is of, beside the one that is lost or damaged. Until
+   store_rebuilt nothing has changed. */
+int store_rebuild(const char *dir, struct store **out, bool *in_use, struct fault *f);
+/* It takes the old one's place, which stays under the name given in kept; s is closed. */
+#define STORE_KEPT 64
+int store_rebuilt(struct store *s, char kept[STORE_KEPT], struct fault *f);
 
 /* Both return what the work returned, with its fault; EIO faults when the commit failed. SQLITE_FULL gives
    SRNoSpace naming the store; an I/O error of the store aborts the process: what is durable is no longer known. */

@@ -124,7 +124,7 @@ static int submit(void *arg, const struct turn *turn, void (*run)(void *), void 
 
 #define SECONDS(n) ((int64_t) (n) *1000000000)
 
-static struct lease_terms lease_terms(const struct settings *s)
+struct lease_terms settings_terms(const struct settings *s)
 {
     return (struct lease_terms){.renew = SECONDS(s->lease_renew),
                                 .warn = SECONDS(s->lease_warn),
@@ -145,7 +145,7 @@ static int start_calls(struct daemon *d, struct fault *f)
                                             .hold_seconds = s->limits_recovery_seconds,
                                             .permissions = d->permissions,
                                             .multicall_max = s->limits_multicall,
-                                            .terms = lease_terms(s),
+                                            .terms = settings_terms(s),
                                             .operator_word = s->lease_operator_word == 1,
                                             .submit = submit,
                                             .submit_arg = d,
@@ -236,7 +236,7 @@ static int start(struct daemon *d, struct fault *f)
     if (make_places(d, f) < 0)
         return EXIT_SYSTEM;
     if (store_open(d->settings.server_state, &d->store, &in_use, f) < 0)
-        return in_use ? EXIT_IN_USE : EXIT_SYSTEM;
+        return in_use ? EXIT_IN_USE : f->code == FAULT_SRUnavailable ? EXIT_LOST : EXIT_SYSTEM;
     if (start_calls(d, f) < 0 || start_recoveries(d, f) < 0 || open_doors(d, f) < 0)
         return f->code == FAULT_InvalidArg ? EXIT_SETTINGS : EXIT_SYSTEM;
     return 0;

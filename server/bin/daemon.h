@@ -17,7 +17,7 @@
 #define CONFIG_FILE "/etc/smapid/smapid.conf"
 
 /* Exit statuses, of sysexits(3). */
-enum { EXIT_USAGE = 64, EXIT_SYSTEM = 71, EXIT_IN_USE = 75, EXIT_SETTINGS = 78 };
+enum { EXIT_USAGE = 64, EXIT_LOST = 65, EXIT_SYSTEM = 71, EXIT_IN_USE = 75, EXIT_SETTINGS = 78 };
 
 /* Where settings come from, at the start and at each reload. */
 struct settings_source {
@@ -50,6 +50,8 @@ struct daemon {
 
 /* Whether these settings want a HTTPS listener. */
 bool daemon_has_https(const struct daemon *d, const struct settings *s);
+/* How long leases last. */
+struct lease_terms settings_terms(const struct settings *s);
 /* As https.h wants them. */
 struct https_limits daemon_limits(const struct settings *s);
 /* The files of tls.*. Nothing, and 0, without HTTPS. -1 with fault InvalidArg. */

@@ -4,6 +4,7 @@
 #include "server/base/point.h"
 #include "server/bin/daemon.h"
 #include "server/bin/fsck.h"
+#include "server/bin/rebuild.h"
 #include <getopt.h>
 #include <string.h>
 
@@ -11,14 +12,16 @@
 
 /* What the command line asks for. */
 struct order {
-    enum { SERVE, CHECK, PRINT, FSCK, DESCRIBE, VERSION, HELP } what;
+    enum { SERVE, CHECK, PRINT, FSCK, REBUILD, DESCRIBE, VERSION, HELP } what;
     struct settings_source source; /* with as many sets as argv has words */
     struct fsck_order fsck;
+    struct rebuild_order rebuild; /* with as many srs as argv has words */
 };
 
 static const char help[] =
     "usage: smapid [--config FILE] [--set SECTION.KEY=VALUE]... [--check-config | --print-config]\n"
     "       smapid [--config FILE] [--set SECTION.KEY=VALUE]... --fsck [--strict] [--json] [SR]\n"
+    "       smapid [--config FILE] [--set SECTION.KEY=VALUE]... --rebuild [--sr TYPE,uuid=UUID,KEY=VALUE...]...\n"
     "       smapid --describe | --version | --help\n"
     "\n"
     "  --config FILE       read the settings from FILE, not from " CONFIG_FILE "\n"
@@ -28,6 +31,8 @@ static const char help[] =
     "  --fsck              say where database, media and leases differ, one line each, and exit: 0 for no difference\n"
     "  --strict            with --fsck: read every image to its last block, and every page of the database\n"
     "  --json              with --fsck: each line a JSON object\n"
+    "  --rebuild           make a lost or damaged database anew from the media that links in the mount base lead to\n"
+    "  --sr TYPE,...       with --rebuild: also this repository, its uuid and device_config\n"
     "  --describe          print methods, faults, types, settings and fault points as JSON, and exit\n";
 
 static int read_order(int argc, char **argv, struct order *o)
@@ -42,6 +47,8 @@ static int read_order(int argc, char **argv, struct order *o)
                                             {"fsck", no_argument, NULL, FSCK},
                                             {"strict", no_argument, NULL, 'S'},
                                             {"json", no_argument, NULL, 'J'},
+                                            {"rebuild", no_argument, NULL, REBUILD},
+                                            {"sr", required_argument, NULL, 'R'},
                                             {NULL, 0, NULL, 0}};
     int c;
     while ((c = getopt_long(argc, argv, "", options, NULL)) != -1) {
@@ -51,6 +58,8 @@ static int read_order(int argc, char **argv, struct order *o)
             o->source.config = optarg;
         else if (c == 's')
             o->source.sets[o->source.count++] = optarg;
+        else if (c == 'R')
+            o->rebuild.srs[o->rebuild.count++] = optarg;
         else if (c == 'S')
             o->fsck.strict = true;
         else if (c == 'J')
@@ -95,6 +104,8 @@ static int obey_with_settings(const struct order *o)
     }
     if (o->what == PRINT)
         return print_settings(&s);
+    if (o->what == REBUILD)
+        return rebuild_run(&s, &o->rebuild);
     if (o->what == FSCK)
         return fsck_run(&s, &o->fsck);
     if (o->what == CHECK)
@@ -115,6 +126,7 @@ static int obey(const struct order *o)
     case CHECK:
     case PRINT:
     case FSCK:
+    case REBUILD:
         break;
     }
     if (point_arm_from_environment() < 0) {
@@ -127,8 +139,9 @@ static int obey(const struct order *o)
 int main(int argc, char **argv)
 {
     AUTO_FREE const char **sets = calloc((size_t) argc, sizeof *sets);
-    struct order o = {.what = SERVE, .source = {.sets = sets}};
-    if (!sets || read_order(argc, argv, &o) < 0) {
+    AUTO_FREE const char **srs = calloc((size_t) argc, sizeof *srs);
+    struct order o = {.what = SERVE, .source = {.sets = sets}, .rebuild = {.srs = srs}};
+    if (!sets || !srs || read_order(argc, argv, &o) < 0) {
         fprintf(stderr, "Try smapid --help.\n");
         return EXIT_USAGE;
     }

@@ -2,9 +2,11 @@
 """The medium is authoritative: markers, owners, adoption, images that come and go, and a lost database."""
 import os
 import shutil
+import subprocess
+import time
 import unittest
 
-from lab import MIB, Lab, LabTest, new_uuid
+from lab import MIB, Fault, Lab, LabTest, fsck, new_uuid, program
 
 
 def raw_image(directory, size=2 * MIB):
@@ -120,6 +122,17 @@ class Scans(LabTest):
 
 
 class LostDatabase(LabTest):
+    """Each test has a daemon of its own."""
+
+    @classmethod
+    def setUpClass(cls):
+        pass
+
+    def setUp(self):
+        self.lab = Lab()
+        self.addCleanup(self.lab.close)
+        self.lab.start()
+
     def with_three_disks(self):
         sr = self.lab.repository("file").made()
         labels = {sr.disk(4 * MIB, f"label {n}", f"words {n}"): f"label {n}" for n in range(3)}
@@ -132,13 +145,83 @@ class LostDatabase(LabTest):
 
     def test_the_same_disks_and_labels_come_back_from_the_medium(self):
         sr, before = self.with_three_disks()
-        self.lab.stop()
-        for name in ("smapid.db", "smapid.db-wal"):
-            if os.path.exists(os.path.join(self.lab.state, name)):
-                os.unlink(os.path.join(self.lab.state, name))
+        self.lose(sr)
+        self.assertIn("--rebuild", self.fails_to_start())
+        self.rebuild("--sr", f"file,uuid={sr.uuid},location={sr.location}")
         self.lab.start()
         sr("sr_attach")
-        sr("sr_scan")
+        self.assertEqual(self.told(sr), before)
+        self.assertEqual(fsck(self.lab, "--strict"), [])
+
+    def lose(self, sr):
+        """The database, after an orderly end without attachments."""
+        sr("sr_detach")
+        self.lab.stop()
+        os.unlink(os.path.join(self.lab.state, "smapid.db"))
+
+    def fails_to_start(self):
+        """65, and a sentence; nothing was made in the place of what is lost."""
+        self.lab.launch()
+        self.assertEqual(self.lab.end_status(), 65)
+        return self.lab.log()
+
+    def rebuild(self, *more, status=0):
+        run = subprocess.run([program("smapid"), "--config", self.lab.config_path, "--rebuild", *more], timeout=60,
+                             capture_output=True, text=True, check=False)
+        self.assertEqual(run.returncode, status, run.stderr)
+        return run.stdout + run.stderr
+
+    def test_a_damaged_database_is_refused_and_kept_beside_the_new_one(self):
+        sr, before = self.with_three_disks()
+        self.lab.stop()  # what is attached stays attached: its link in the mount base leads there
+        path = os.path.join(self.lab.state, "smapid.db")
+        with open(path, "r+b") as database:
+            database.write(b"no database at all")
+        with open(path, "rb") as database:
+            damaged = database.read()
+        self.assertIn("--rebuild", self.fails_to_start())
+        told = self.rebuild()
+        self.assertIn(f"SR {sr.uuid}: type file, 3 disks", told)
+        kept, = (name for name in os.listdir(self.lab.state) if name.startswith("smapid.db.broken-")
+                 and not name.endswith("-wal"))
+        with open(os.path.join(self.lab.state, kept), "rb") as database:
+            self.assertEqual(database.read(), damaged)
+        self.lab.start()
+        sr("sr_attach")
+        self.assertEqual(self.told(sr), before)
+        self.assertEqual(fsck(self.lab, "--strict"), [])
+
+    def test_after_a_rebuild_nobody_writes_until_all_who_could_hold_a_lease_must_be_dead(self):
+        sr, _ = self.with_three_disks()
+        vdi = min(sr.contents())
+        epoch = sr.activated(vdi)
+        sr.released(vdi)
+        self.lose(sr)
+        self.rebuild("--sr", f"file,uuid={sr.uuid},location={sr.location}")
+        self.lab.start(lease__renew=1, lease__warn=2, lease__stop=3, lease__ttl=4, lease__watchdog=1, lease__dead=6)
+        sr("sr_attach")
+        sr("vdi_attach", "true", vdi_uuid=vdi)
+        with self.refused(24):
+            sr("vdi_activate", "true", vdi_uuid=vdi)
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            try:
+                sr("vdi_activate", "true", vdi_uuid=vdi)
+                break
+            except Fault as fault:
+                self.assertEqual(fault.code, 24)
+                time.sleep(0.2)
+        self.assertGreater(sr.epoch(), epoch)
+        sr.released(vdi)
+
+    def test_what_cannot_be_taken_in_is_told_and_the_rest_is(self):
+        sr, before = self.with_three_disks()
+        self.lose(sr)
+        told = self.rebuild("--sr", f"file,uuid={sr.uuid},location={sr.location}",
+                            "--sr", f"file,uuid={new_uuid()},location={self.lab.dir}/nowhere", status=1)
+        self.assertIn("not taken in", told)
+        self.lab.start()
+        sr("sr_attach")
         self.assertEqual(self.told(sr), before)
 
     def test_another_server_takes_over_only_when_it_is_told_to(self):

@@ -213,3 +213,16 @@ int dispatch_look(struct dispatch *d, const struct uuid *sr, struct fault *f)
     (void) d, (void) sr;
     return nothing_to_check(f);
 }
+
+int dispatch_rebuild(struct dispatch *d, struct fault *f)
+{
+    (void) d;
+    return nothing_to_check(f);
+}
+
+int dispatch_rebuild_sr(struct dispatch *d, const char *type, const struct uuid *uuid, const struct pairs *config,
+                        size_t *disks, struct fault *f)
+{
+    (void) d, (void) type, (void) uuid, (void) config, (void) disks;
+    return nothing_to_check(f);
+}

@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""What a changing call costs the store, counted by strace: at most two syncs on an idle server, one where nothing but
+the store changes."""
+import contextlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+import unittest
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "crash"))
+from lab import Lab, new_uuid  # noqa: E402
+from oracle import series  # noqa: E402
+
+SYNC = re.compile(r"f(?:data)?sync\(\d+<[^>]*/smapid\.db(?:-wal)?>")
+
+
+@unittest.skipUnless(shutil.which("strace") and os.geteuid() == 0, "strace and root are needed to look into the daemon")
+class Syncs(unittest.TestCase):
+    def setUp(self):
+        self.lab = Lab(in_memory=True)
+        self.addCleanup(self.lab.close)
+        self.lab.start()
+        self.trace = os.path.join(self.lab.dir, "trace")
+
+    def counted(self):
+        with open(self.trace, encoding="ascii", errors="replace") as lines:
+            return len(SYNC.findall(lines.read()))
+
+    @contextlib.contextmanager
+    def traced(self):
+        """A line is written before the call it is about returns."""
+        strace = subprocess.Popen(["strace", "-f", "-y", "-e", "trace=fsync,fdatasync", "-o", self.trace,
+                                   "-p", str(self.lab.process.pid)], stderr=subprocess.PIPE)
+        try:
+            self.assertIn(b"attached", strace.stderr.readline())
+            yield
+        finally:
+            strace.terminate()
+            strace.communicate(timeout=30)
+
+    def test_a_changing_call_syncs_the_store_twice_at_most_and_once_where_only_the_store_changes(self):
+        rival = self.lab.host(new_uuid())
+        told = {}
+        with self.traced():
+            for kind, row, recipe in series():
+                sr = self.lab.repository(kind)
+                one = recipe(self, rival)
+                one.prepare(sr)
+                time.sleep(0.01)  # for what the store does after its answers
+                before = self.counted()
+                one.act(sr)
+                syncs = self.counted() - before
+                told[kind, row["name"], recipe.__name__] = syncs
+                with self.subTest(kind=kind, method=row["name"], recipe=recipe.__name__):
+                    self.assertLessEqual(syncs, 2 if row["effect"] == "medium" else 1)
+                    self.assertGreaterEqual(syncs, 1, "nothing was made durable")
+        print({f"{kind} {name}": syncs for (kind, name, _), syncs in told.items()}, flush=True)
+
+
+if __name__ == "__main__":
+    unittest.main()
