@@ -3,6 +3,7 @@
 
 #include "server/base/log.h"
 #include "store/schema.h"
+#include "store/sums.h"
 #include <assert.h>
 #include <errno.h>
 #include <sqlite3.h>
@@ -33,13 +34,17 @@ static const struct setting {
     {"PRAGMA mmap_size = 0", NULL, NULL}, /* gives no row where SQLite is built without */
 };
 
+static bool is_damage(int code)
+{
+    int kind = code & 0xff;
+    return kind == SQLITE_CORRUPT || kind == SQLITE_NOTADB || code == SQLITE_IOERR_DATA;
+}
+
 static int database_fault(struct database *d, const char *doing, struct fault *f)
 {
     int code = sqlite3_errcode(d->connection);
     int kind = code & 0xff;
-    enum fault_code as = kind == SQLITE_FULL                               ? FAULT_SRNoSpace
-                         : kind == SQLITE_CORRUPT || kind == SQLITE_NOTADB ? FAULT_SRUnavailable
-                                                                           : FAULT_EIO;
+    enum fault_code as = kind == SQLITE_FULL ? FAULT_SRNoSpace : is_damage(code) ? FAULT_SRUnavailable : FAULT_EIO;
     return fault_set(f, as, "the store %s: %s: %s", d->path, doing, sqlite3_errmsg(d->connection));
 }
 
@@ -165,6 +170,22 @@ static int check_newest(struct database *d, long long version, struct fault *f)
                      d->path, version, schema_newest());
 }
 
+/* A database that an older smapid made has no room for sums: all of it is written anew, in one transaction. */
+static int add_sums(struct database *d, struct fault *f)
+{
+    int summed = 0;
+    sqlite3_file_control(d->connection, "main", SUMS_ASK, &summed);
+    if (summed)
+        return 0;
+    sqlite3_limit(d->connection, SQLITE_LIMIT_ATTACHED, 1);
+    int made = run(d, "VACUUM", f);
+    sqlite3_limit(d->connection, SQLITE_LIMIT_ATTACHED, 0);
+    if (made < 0 || run(d, "PRAGMA wal_checkpoint(TRUNCATE)", f) < 0)
+        return -1;
+    sqlite3_file_control(d->connection, "main", SUMS_ASK, &summed);
+    return summed ? 0 : fault_set(f, FAULT_EIO, "the store %s does not take checksums", d->path);
+}
+
 static int prepare(struct database *d, struct fault *f)
 {
     size_t count;
@@ -188,11 +209,14 @@ static int note_log(void *arg, sqlite3 *connection, const char *name, int pages)
 static int connect(struct database *d, bool migrates, struct fault *f)
 {
     int flags = SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_EXRESCODE;
-    if (sqlite3_open_v2(d->path, &d->connection, flags, NULL) != SQLITE_OK)
+    if (sqlite3_open_v2(d->path, &d->connection, flags, sums_vfs()) != SQLITE_OK)
         return database_fault(d, "open", f);
     long long version = 0;
+    int room = SUMS_BYTES; /* in each page of a database that is made now */
+    sqlite3_file_control(d->connection, "main", SQLITE_FCNTL_RESERVE_BYTES, &room);
     if (harden(d, f) < 0 || apply_settings(d, f) < 0 || read_version(d, &version, f) < 0 || check(d, f) < 0 ||
-        (migrates ? migrate(d, version, f) : check_newest(d, version, f)) < 0 || prepare(d, f) < 0)
+        (migrates ? migrate(d, version, f) : check_newest(d, version, f)) < 0 || (migrates && add_sums(d, f) < 0) ||
+        prepare(d, f) < 0)
         return -1;
     sqlite3_wal_hook(d->connection, note_log, d);
     d->first_open = version == 0;
@@ -267,6 +291,11 @@ void database_hold_size(struct database *d, bool hold)
     snprintf(sql, sizeof sql, "PRAGMA max_page_count = %s", pages);
     if (ask(d, sql, pages, &f) < 0)
         database_die(d, sqlite3_errcode(d->connection), "max_page_count");
+}
+
+bool database_is_damaged(int code)
+{
+    return is_damage(code);
 }
 
 void database_die(struct database *d, int code, const char *doing)

@@ -33,6 +33,8 @@ void database_hold_size(struct database *d, bool hold);
 bool database_in_transaction(struct database *d);
 /* Whether this result code, just returned, only says that there is no room. */
 bool database_is_full(struct database *d, int code);
+/* Whether this result code says that the file is not what was written. */
+bool database_is_damaged(int code);
 /* What is durable is no longer known: one line to the log, then abort. */
 _Noreturn void database_die(struct database *d, int code, const char *doing);
 

@@ -63,7 +63,8 @@ static int failed(struct query *q, int code, struct fault *f)
     if (d->serving && kind != SQLITE_CONSTRAINT && kind != SQLITE_TOOBIG)
         database_die(d, code, name);
     q->txn->refused = refusal(code);
-    return fault_set(f, FAULT_EIO, "the store %s: %s: %s", d->path, name, sqlite3_errmsg(d->connection));
+    return fault_set(f, database_is_damaged(code) ? FAULT_SRUnavailable : FAULT_EIO, "the store %s: %s: %s", d->path,
+                     name, sqlite3_errmsg(d->connection));
 }
 
 int query_next(struct query *q, struct fault *f)

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* store_sql FILE SQL: does to a database of smapid's what no smapid would. Rows that refer to nothing are let in. */
 #include "server/base/own.h"
+#include "store/sums.h"
 #include <sqlite3.h>
 
 static int complain(sqlite3 *connection)
@@ -16,7 +17,8 @@ int main(int argc, char **argv)
         fprintf(stderr, "usage: store_sql FILE SQL\n");
         return 64;
     }
-    if (sqlite3_open_v2(argv[1], &connection, SQLITE_OPEN_READWRITE, NULL) != SQLITE_OK ||
+    if (sqlite3_open_v2(argv[1], &connection, SQLITE_OPEN_READWRITE, sums_vfs()) != SQLITE_OK ||
+        sqlite3_exec(connection, "PRAGMA locking_mode = EXCLUSIVE", NULL, NULL, NULL) != SQLITE_OK ||
         sqlite3_exec(connection, "PRAGMA foreign_keys = OFF", NULL, NULL, NULL) != SQLITE_OK ||
         sqlite3_exec(connection, argv[2], NULL, NULL, NULL) != SQLITE_OK)
         return complain(connection);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "tests/unit/store_help.h"
 
+#include "store/sums.h"
 #include "tests/unit/check.h"
 #include <fcntl.h>
 #include <signal.h>
@@ -123,7 +124,9 @@ int put_sr(struct txn *t, void *arg, struct fault *f)
 void peer_run(const char *file, const char *sql)
 {
     sqlite3 *connection = NULL;
-    assert_int_equal(sqlite3_open(file, &connection), SQLITE_OK);
+    int flags = SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE;
+    assert_int_equal(sqlite3_open_v2(file, &connection, flags, sums_vfs()), SQLITE_OK);
+    assert_int_equal(sqlite3_exec(connection, "PRAGMA locking_mode = EXCLUSIVE", NULL, NULL, NULL), SQLITE_OK);
     assert_int_equal(sqlite3_exec(connection, sql, NULL, NULL, NULL), SQLITE_OK);
     assert_int_equal(sqlite3_close(connection), SQLITE_OK);
 }

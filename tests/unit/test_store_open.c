@@ -4,6 +4,7 @@
 #include "store/lease.h"
 #include "store/place.h"
 #include "store/schema.h"
+#include "store/sums.h"
 #include "tests/unit/check.h"
 #include "tests/unit/store_help.h"
 #include <fcntl.h>
@@ -175,6 +176,33 @@ static void a_row_that_refers_to_nothing_is_refused(void **state)
     assert_refused(s->state, "table sr_config refers to nothing");
 }
 
+static unsigned reserved_bytes(const char *file)
+{
+    unsigned char head[32];
+    AUTO_FD int fd = open(file, O_RDONLY);
+    assert_int_equal(pread(fd, head, sizeof head, 0), sizeof head);
+    return head[20];
+}
+
+static void a_database_of_an_older_smapid_gets_its_checksums(void **state)
+{
+    struct scratch *s = *state;
+    assert_int_equal(mkdir(s->state, 0700), 0);
+    peer_run(s->file, schema_text(1));
+    peer_run(s->file,
+             "PRAGMA user_version = 1; INSERT INTO sr VALUES ('" SR_A "', 'dummy', 'live', '', '', 0, 0, 0, 0)");
+    assert_int_equal(reserved_bytes(s->file), 0);
+    store_close(open_store(s->state));
+    assert_int_equal(reserved_bytes(s->file), SUMS_BYTES);
+    char answer[64];
+    struct database d;
+    struct fault f;
+    assert_int_equal(database_open(&d, s->file, true, &f), 0);
+    peer_ask(d.connection, "SELECT uuid FROM sr", answer, sizeof answer);
+    assert_string_equal(answer, SR_A);
+    database_close(&d);
+}
+
 static void opens_are_counted_and_the_server_keeps_its_name(void **state)
 {
     struct scratch *s = *state;
@@ -332,6 +360,7 @@ int main(void)
         WITH_SCRATCH(a_file_that_is_no_database_is_refused),
         WITH_SCRATCH(a_damaged_table_is_refused),
         WITH_SCRATCH(a_row_that_refers_to_nothing_is_refused),
+        WITH_SCRATCH(a_database_of_an_older_smapid_gets_its_checksums),
         WITH_SCRATCH(opens_are_counted_and_the_server_keeps_its_name),
         WITH_SCRATCH(another_boot_of_the_kernel_is_noticed_once),
         WITH_SCRATCH(epochs_jump_at_every_start),
