@@ -171,6 +171,14 @@ struct layout {
     /* After a restart: as vdi_activate for a lease that was held before; looks at no medium. */
     int (*vdi_restore)(struct sr *sr, const struct vdi *vdi, uint64_t epoch, bool writable, struct fault *f);
     int (*vdi_deactivate)(struct sr *sr, const struct vdi *vdi, struct fault *f);
+    /* Shuts the holder of a lease out, alive or not: from its return on nothing of this epoch or an older one is
+       written to the disk, and that was read back from where it is refused. -1 leaves it unknown; the lease is
+       quarantined then. A disk in any state; may be repeated. Filled by types whose fencing is VDI or HOST, and by no
+       other. */
+    int (*vdi_fence)(struct sr *sr, const struct vdi *vdi, const char *holder, uint64_t epoch, struct fault *f);
+    /* The highest epoch that anything in the SR's data paths still knows (keys of reservations, names of exports), 0
+       for none: epochs granted from now on are above it. Asked once the SR is attached, before anything is granted. */
+    int (*epoch_seen)(struct sr *sr, uint64_t *out, struct fault *f);
 
     /* The data path of layouts that are their own disk (dummy). */
     int (*disk_write)(struct sr *sr, const struct vdi *vdi, uint64_t epoch, const char *data, struct fault *f);

@@ -46,6 +46,7 @@ static const struct slot slots[] = {
     {CAP_NONE,          "vdi_detach",     "VDI_DETACH",        LAYOUT(vdi_detach)},
     {CAP_vdi_activate,  "vdi_activate",   "VDI_ACTIVATE",      LAYOUT(vdi_activate)},
     {CAP_NONE,          "vdi_deactivate", "VDI_DEACTIVATE",    LAYOUT(vdi_deactivate)},
+    {CAP_vdi_fence,     "vdi_fence",      NULL,                LAYOUT(vdi_fence)},
     {CAP_disk_write,    "disk_write",     NULL,                LAYOUT(disk_write)},
     {CAP_disk_log,      "disk_log",       NULL,                LAYOUT(disk_log)},
     {CAP_NONE,          "thin",           "THIN_PROVISIONING", BY_TRAIT, offsetof(struct layout, thin)},
@@ -111,6 +112,12 @@ int backend_vdi_choose(const struct sr_type *type, const struct vdi_list *known,
 enum fencing backend_fencing(const struct sr *sr)
 {
     return sr->unfenced ? FENCING_ADVISORY : sr->type->fencing;
+}
+
+bool backend_fences(const struct sr *sr)
+{
+    enum fencing fencing = backend_fencing(sr);
+    return (fencing == FENCING_VDI || fencing == FENCING_HOST) && backend_offers(sr->type, CAP_vdi_fence);
 }
 
 /* ------------------------------------------------------------------ promises and assumptions */
@@ -564,6 +571,25 @@ int backend_vdi_deactivate(struct sr *sr, const struct vdi *vdi, struct fault *f
     if (!sr->type->layout->vdi_deactivate)
         return refuse(sr->type, "vdi_deactivate", f);
     return sr->connected ? result(sr, "vdi_deactivate", sr->type->layout->vdi_deactivate(sr, vdi, f), f) : 0;
+}
+
+int backend_vdi_fence(struct sr *sr, const struct vdi *vdi, const char *holder, uint64_t epoch, struct fault *f)
+{
+    if (!backend_offers(sr->type, CAP_vdi_fence))
+        return refuse(sr->type, "vdi_fence", f);
+    if (!sr->connected)
+        return fault_set(f, FAULT_SRUnavailable, "SR %s is not attached", sr->uuid.text);
+    return result(sr, "vdi_fence", sr->type->layout->vdi_fence(sr, vdi, holder, epoch, f), f);
+}
+
+int backend_epoch_seen(struct sr *sr, uint64_t *out, struct fault *f)
+{
+    uint64_t seen = 0;
+    if (sr->type->layout->epoch_seen && sr->connected &&
+        result(sr, "epoch_seen", sr->type->layout->epoch_seen(sr, &seen, f), f) < 0)
+        return -1;
+    *out = seen;
+    return 0;
 }
 
 int backend_disk_write(struct sr *sr, const struct vdi *vdi, uint64_t epoch, const char *data, struct fault *f)

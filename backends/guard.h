@@ -27,6 +27,7 @@ enum capability {
     CAP_vdi_generate_config, /* a disk can be reached again from its SR's device_config alone */
     CAP_vdi_attach,
     CAP_vdi_activate,
+    CAP_vdi_fence, /* leases are granted and ended in two steps, with the data path fenced between them */
     CAP_disk_write,
     CAP_disk_log
 };
@@ -111,6 +112,12 @@ int backend_vdi_activate(struct sr *sr, const struct vdi *vdi, uint64_t epoch, b
 /* After a restart: a lease that was held before is still held. Looks at nothing. */
 int backend_vdi_restore(struct sr *sr, const struct vdi *vdi, uint64_t epoch, bool writable, struct fault *f);
 int backend_vdi_deactivate(struct sr *sr, const struct vdi *vdi, struct fault *f);
+/* Its data paths can be shut to an epoch: leases are granted and ended in two steps, with the fence between them. */
+bool backend_fences(const struct sr *sr);
+/* SRUnavailable when the SR is not connected: what cannot be asked is not fenced. */
+int backend_vdi_fence(struct sr *sr, const struct vdi *vdi, const char *holder, uint64_t epoch, struct fault *f);
+/* 0 for types that keep no epoch in their data path. */
+int backend_epoch_seen(struct sr *sr, uint64_t *out, struct fault *f);
 int backend_disk_write(struct sr *sr, const struct vdi *vdi, uint64_t epoch, const char *data, struct fault *f);
 int backend_disk_log(struct sr *sr, const struct vdi *vdi, struct arena *a, struct disk_write **out, size_t *count,
                      struct fault *f);

@@ -34,7 +34,7 @@ static const struct sr_type types[] = {
 
 const char *fencing_name(enum fencing fencing)
 {
-    static const char *const names[] = {"none", "advisory", "sr", "host", "vdi"};
+    static const char *const names[] = FENCING_WORDS;
     return names[fencing];
 }
 

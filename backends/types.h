@@ -30,7 +30,11 @@ struct sr_type {
     size_t key_count;
 };
 
-/* "none", "advisory", "sr", "host", "vdi". */
+/* Words for enum fencing, for readers that link no driver. */
+#define FENCING_WORDS                                                                                                  \
+    {                                                                                                                  \
+        "none", "advisory", "sr", "host", "vdi"                                                                        \
+    }
 const char *fencing_name(enum fencing fencing);
 
 const struct sr_type *sr_types(size_t *count);

@@ -83,6 +83,7 @@ static struct value *leases_of(const struct page *p, const struct uuid *vdi)
         put_text(a, v, "mode", l->writable ? "rw" : "ro");
         value_put(a, v, "epoch", value_size(a, l->epoch));
         put_text(a, v, "since", since);
+        put_text(a, v, "state", lease_state_name(l->state));
         value_append(a, list, v);
     }
     return list;

@@ -113,6 +113,7 @@ static void describe_types(struct text *out)
         field(out, "layout", rows[i].layout->name);
         field(out, "transport", rows[i].transport->name);
         field(out, "content", rows[i].content);
+        field(out, "fencing", fencing_name(rows[i].fencing));
         field(out, "title", rows[i].title);
         field(out, "text", rows[i].text);
         text_add(out, ",\"capabilities\":[");

@@ -40,6 +40,7 @@ static int sr_get_driver_info_act(struct dispatch *d, struct call *c, struct fau
     value_put(a, info, "copyright", value_string(a, DRIVER_COPYRIGHT));
     value_put(a, info, "driver_version", value_string(a, SMAPI_VERSION));
     value_put(a, info, "required_api_version", value_string(a, DRIVER_API_VERSION));
+    value_put(a, info, "fencing", value_string(a, fencing_name(type->fencing)));
     value_put(a, info, "capabilities", caps);
     value_put(a, info, "configuration", configuration(a, type));
     c->result = info;

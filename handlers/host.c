@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Calls by which a host's agent says that the host lives: one host lease covers all its leases. */
-#include "handlers/state.h"
+#include "handlers/revoke.h"
 #include "server/base/clock.h"
 
 enum { STALE_ROUND = 256 }; /* disks of an earlier boot that one renewal sets going; the next has the rest */
@@ -54,6 +54,7 @@ static int host_after(struct dispatch *d, struct call *c, struct fault *f)
 {
     if (c->work->meeting == MEETING_COLLISION)
         return refuse_collision(d, c, f);
+    revoke_stale(d, c);
     return 0;
 }
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Leases, shown and broken. */
-#include "handlers/state.h"
+#include "handlers/revoke.h"
 #include "server/base/clock.h"
 #include <string.h>
 
@@ -110,3 +110,51 @@ static int smapi_lease_list_act(struct dispatch *d, struct call *c, struct fault
 }
 
 const struct phases smapi_lease_list_phases = {.act = smapi_lease_list_act};
+
+/* ------------------------------------------------------------------ smapi.lease_break */
+
+/* What only some may say. */
+static int check_word(struct dispatch *d, const struct call *c, enum evidence_kind evidence, struct fault *f)
+{
+    const struct smapi_lease_break_args *args = ARGS(c, smapi_lease_break);
+    if (evidence == EVIDENCE_COUNT)
+        return fault_set(f, FAULT_BadRequest,
+                         "evidence must be fenced, watchdog, reboot, ha or operator, not \"%.40s\"", args->evidence);
+    if (evidence == EVIDENCE_ha && c->who.role != ROLE_ADMIN)
+        return fault_set(f, FAULT_AccessDenied, "%s may not say what high availability has fenced", c->who.name);
+    if (evidence != EVIDENCE_operator)
+        return 0;
+    if (!d->settings.operator_word)
+        return fault_set(f, FAULT_AccessDenied, "a person's word is no evidence here: lease.operator_word is 0");
+    const char *want = arena_printf(c->arena, "I_HAVE_POWERED_OFF_%s", args->host);
+    if (!args->force || strcmp(args->force, want) != 0)
+        return fault_set(f, FAULT_InvalidArg, "force must be %.120s", want);
+    return 0;
+}
+
+static int smapi_lease_break_act(struct dispatch *d, struct call *c, struct fault *f)
+{
+    const struct smapi_lease_break_args *args = ARGS(c, smapi_lease_break);
+    enum evidence_kind evidence = evidence_find(args->evidence);
+    if (check_word(d, c, evidence, f) < 0 || need_sr(c, f) < 0)
+        return -1;
+    struct revocation *r = c->work->revocation = ARENA_NEW(c->arena, struct revocation);
+    *r = (struct revocation){.d = d,
+                             .sr = c->sr,
+                             .vdi = args->vdi_uuid,
+                             .host = args->host,
+                             .epoch = args->epoch,
+                             .evidence = evidence,
+                             .who = c->who.name,
+                             .reason = args->reason,
+                             .arena = c->arena};
+    return revoke_close(r, f);
+}
+
+static int smapi_lease_break_record(struct txn *t, struct call *c, struct fault *f)
+{
+    c->result = result_nil(c);
+    return revoke_record(t, c->work->revocation, f);
+}
+
+const struct phases smapi_lease_break_phases = {.act = smapi_lease_break_act, .record = smapi_lease_break_record};

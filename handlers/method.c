@@ -104,6 +104,7 @@ const char *capability_name(enum capability cap)
         [CAP_vdi_clone] = "vdi_clone",
         [CAP_vdi_attach] = "vdi_attach",
         [CAP_vdi_activate] = "vdi_activate",
+        [CAP_vdi_fence] = "vdi_fence",
         [CAP_vdi_reset] = "vdi_reset",
         [CAP_vdi_compose] = "vdi_compose",
         [CAP_vdi_generate_config] = "vdi_generate_config",

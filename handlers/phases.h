@@ -18,6 +18,7 @@
 #include "store/vdi.h"
 
 struct dispatch;
+struct revocation;
 
 /* What the phases of one call, and recovery, hand to each other. Lives in the call's arena. */
 struct work {
@@ -32,11 +33,14 @@ struct work {
     struct vdi_list known;   /* rows before the scan */
     struct sr_totals totals; /* of a scan */
     bool scanned;
-    const char *path;       /* where vdi_attach says the disk is */
-    bool writable;          /* of vdi_attach and vdi_activate, once decided */
-    bool last;              /* no other host holds it: the driver is to let go too */
-    struct granted granted; /* of vdi_activate */
-    struct host *host;      /* of host_register and host_renew */
+    const char *path;              /* where vdi_attach says the disk is */
+    bool writable;                 /* of vdi_attach and vdi_activate, once decided */
+    bool last;                     /* no other host holds it: the driver is to let go too */
+    struct granted granted;        /* of vdi_activate */
+    struct lease *lease;           /* of vdi_deactivate: the caller's */
+    struct revocation *revocation; /* of lease_break */
+    uint64_t epoch_seen;           /* of sr_attach: in the data paths */
+    struct host *host;             /* of host_register and host_renew */
     enum meeting meeting;
     struct stale_disk *stale; /* of that host */
     size_t stale_count;

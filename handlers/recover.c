@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Bringing open operations to an end: after a crash for every SR, and after a failed side effect for one call. The
    journal says where to look, the medium says what is true. */
-#include "handlers/state.h"
+#include "handlers/revoke.h"
 #include "server/base/log.h"
 #include "server/base/point.h"
 #include <string.h>
@@ -218,19 +218,6 @@ static bool needs_connection(const struct recovery *r)
     return false;
 }
 
-/* What was held goes on being held: the driver hears the epochs again. */
-static int tell_leases(struct recovery *r, struct fault *f)
-{
-    for (size_t i = 0; i < r->lease_count; i++) {
-        struct vdi vdi = vdi_blank();
-        vdi.uuid = r->leases[i].vdi;
-        vdi.location = r->leases[i].vdi.text;
-        if (backend_vdi_restore(r->sr, &vdi, r->leases[i].epoch, r->leases[i].writable, f) < 0)
-            return -1;
-    }
-    return 0;
-}
-
 static int connect_as_held(struct recovery *r, struct fault *f)
 {
     if (store_read(r->d->settings.store, read_holders, r, f) < 0)
@@ -245,7 +232,9 @@ static int connect_as_held(struct recovery *r, struct fault *f)
         return backend_sr_detach(r->sr, f);
     if (backend_sr_attach(r->sr, f) < 0)
         return -1;
-    return tell_leases(r, f);
+    if (restore_epochs(r->d, r->sr, f) < 0)
+        return -1;
+    return restore_leases(r->d, r->sr, r->leases, r->lease_count, f);
 }
 
 static int settle_all(struct recovery *r, struct fault *f)

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Calls on a repository. */
-#include "handlers/state.h"
+#include "handlers/revoke.h"
 #include <string.h>
 
 struct value *result_nil(struct call *c)
@@ -127,6 +127,28 @@ static int count_disks(struct txn *t, struct call *c, uint64_t *out, struct faul
     return 0;
 }
 
+/* SRInUse naming a disk of the SR that somebody uses: any host, or with a holder that one. */
+static int refuse_if_disks_used(struct txn *t, struct call *c, const char *holder, struct fault *f)
+{
+    struct attachment *used = NULL;
+    struct lease *leases;
+    size_t count;
+    if (store_lease_list(t, &c->keys.sr, NULL, c->arena, &leases, &count, f) < 0)
+        return -1;
+    for (size_t i = 0; i < count; i++)
+        if (!holder || strcmp(leases[i].holder, holder) == 0)
+            return fault_set(f, FAULT_SRInUse, "VDI %s of SR %s is active %s on host %s (epoch %llu)",
+                             leases[i].vdi.text, c->keys.sr.text, leases[i].writable ? "read-write" : "read-only",
+                             leases[i].holder, (unsigned long long) leases[i].epoch);
+    if (holder)
+        return 0;
+    if (store_attachment_any(t, &c->keys.sr, c->arena, &used, f) < 0)
+        return -1;
+    return used ? fault_set(f, FAULT_SRInUse, "VDI %s of SR %s is attached to host %s", used->vdi.text, c->keys.sr.text,
+                            used->holder)
+                : 0;
+}
+
 static int refuse_if_held(struct txn *t, struct call *c, struct fault *f)
 {
     size_t others;
@@ -137,6 +159,8 @@ static int refuse_if_held(struct txn *t, struct call *c, struct fault *f)
         return -1;
     if (others)
         return fault_set(f, FAULT_SRInUse, "SR %s is attached to host %s", c->keys.sr.text, other);
+    if (refuse_if_disks_used(t, c, NULL, f) < 0)
+        return -1;
     if (disks)
         return fault_set(f, FAULT_SRNotEmpty, "SR %s still has %llu disks", c->keys.sr.text,
                          (unsigned long long) disks);
@@ -290,6 +314,8 @@ static int sr_attach_act(struct dispatch *d, struct call *c, struct fault *f)
         return backend_sr_attach(c->sr, f);
     if (backend_sr_attach(c->sr, f) < 0)
         return -1;
+    if (backend_epoch_seen(c->sr, &c->work->epoch_seen, f) < 0)
+        return -1;
     c->sr->config = lasting(c->sr->arena, &c->sr->config);
     return scan_look(d, c->sr, c->work, f);
 }
@@ -301,6 +327,8 @@ static int sr_attach_record(struct txn *t, struct call *c, struct fault *f)
         return -1;
     if (!row)
         return fault_set(f, FAULT_SRUnavailable, "SR %s is not known here", c->plan.sr.text);
+    if (c->work->epoch_seen && note_epoch_seen(t, c->work->epoch_seen, c->terms, f) < 0)
+        return -1;
     row->state = SR_LIVE;
     row->config = c->sr->config;
     c->result = result_nil(c);
@@ -389,7 +417,7 @@ static int sr_detach_check(struct txn *t, struct call *c, struct fault *f)
         return fault_set(f, FAULT_SRInUse, "%s still has %zu disks of SR %s attached, VDI %s first", c->who.name, count,
                          c->keys.sr.text, disks[0].vdi.text);
     c->work->last = others == 0;
-    return 0;
+    return refuse_if_disks_used(t, c, c->who.holder, f);
 }
 
 static int sr_detach_act(struct dispatch *d, struct call *c, struct fault *f)

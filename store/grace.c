@@ -82,10 +82,8 @@ int store_epoch_past(struct txn *t, uint64_t seen, bool *restored, struct fault 
     if (seen >= (uint64_t) INT64_MAX - EPOCHS_BEYOND)
         return fault_set(f, FAULT_LockErr, "a data path knows the epoch %llu, which no server can have granted",
                          (unsigned long long) seen);
-    if (query_run(QUERY(t, epoch_past, as_count(seen + 1)), f) < 0)
+    if (query_run(QUERY(t, epoch_past, as_count(seen)), f) < 0)
         return -1;
-    if (query_changed(t) == 0)
-        return 0;
-    *restored = true;
-    return query_run(QUERY(t, epoch_past, as_count(seen + 1 + EPOCHS_BEYOND)), f);
+    *restored = query_changed(t) > 0;
+    return query_run(QUERY(t, epoch_past, as_count(seen + 1 + (*restored ? EPOCHS_BEYOND : 0))), f);
 }

@@ -20,7 +20,8 @@ struct dummy_write {
 struct dummy_disk {
     struct dummy_disk *next;
     struct uuid uuid;
-    uint64_t newest; /* epoch activated; 0 for none since the SR was connected: then who writes writes too late */
+    uint64_t newest; /* epoch activated */
+    uint64_t writer; /* the one epoch that may write; 0: none */
     struct dummy_write *first, *last;
     size_t count, bytes;
 };
@@ -240,30 +241,56 @@ static int dummy_vdi_activate(struct sr *sr, const struct vdi *vdi, uint64_t epo
              epoch, writable);
     pthread_mutex_lock(&state->mutex);
     struct dummy_disk *d = disk_of(state, &vdi->uuid);
-    if (d && d->newest < epoch)
+    if (d && d->newest <= epoch) {
         d->newest = epoch;
+        d->writer = writable ? epoch : 0;
+    }
     pthread_mutex_unlock(&state->mutex);
     return d ? 0 : too_many(sr, f);
 }
 
 static int dummy_vdi_deactivate(struct sr *sr, const struct vdi *vdi, struct fault *f)
 {
-    (void) f;
+    struct dummy_sr *state = sr->state;
     log_line(LOG_DEBUG, "dummy vdi_deactivate sr=%s vdi=%s", sr->uuid.text, vdi->uuid.text);
-    return 0;
+    pthread_mutex_lock(&state->mutex);
+    struct dummy_disk *d = disk_of(state, &vdi->uuid);
+    if (d)
+        d->writer = 0;
+    pthread_mutex_unlock(&state->mutex);
+    return d ? 0 : too_many(sr, f);
+}
+
+/* Whoever held this epoch or an older one writes no more. After a restart nobody does until its lease is restored. */
+static int dummy_vdi_fence(struct sr *sr, const struct vdi *vdi, const char *holder, uint64_t epoch, struct fault *f)
+{
+    struct dummy_sr *state = sr->state;
+    log_line(LOG_DEBUG, "dummy vdi_fence sr=%s vdi=%s holder=%s epoch=%" PRIu64, sr->uuid.text, vdi->uuid.text, holder,
+             epoch);
+    pthread_mutex_lock(&state->mutex);
+    struct dummy_disk *d = disk_of(state, &vdi->uuid);
+    if (d && d->writer <= epoch)
+        d->writer = 0;
+    if (d && d->newest <= epoch)
+        d->newest = epoch + 1;
+    bool closed = d && d->writer != epoch && d->newest > epoch;
+    pthread_mutex_unlock(&state->mutex);
+    if (!d)
+        return too_many(sr, f);
+    return closed ? 0
+                  : fault_set(f, FAULT_LockErr, "disk %s still takes writes of epoch %" PRIu64, vdi->uuid.text, epoch);
 }
 
 static int disk_append(struct dummy_sr *state, struct dummy_disk *d, uint64_t epoch, const char *data, struct fault *f)
 {
     size_t length = strlen(data);
-    if (d->newest == 0)
-        return fault_set(f, FAULT_LockErr, "disk %s: a write of epoch %" PRIu64 ", and no lease is known", d->uuid.text,
-                         epoch);
-    if (epoch != d->newest)
+    if (epoch < d->newest)
         return fault_set(f, FAULT_LockErr,
-                         "disk %s: a write of epoch %" PRIu64 ", and epoch %" PRIu64
-                         " is the newest that was activated",
+                         "disk %s: a write of epoch %" PRIu64 " is too late, epoch %" PRIu64 " was activated since",
                          d->uuid.text, epoch, d->newest);
+    if (epoch != d->writer)
+        return fault_set(f, FAULT_LockErr, "disk %s: epoch %" PRIu64 " may not write, epoch %" PRIu64 " may",
+                         d->uuid.text, epoch, d->writer);
     if (d->count == WRITES_MAX || length > BYTES_MAX || d->bytes > BYTES_MAX - length || state->bytes > SR_BYTES_MAX)
         return fault_set(f, FAULT_SRNoSpace, "disk %s keeps %d writes and %d bytes at most, its SR %d bytes",
                          d->uuid.text, WRITES_MAX, BYTES_MAX, SR_BYTES_MAX);
@@ -341,6 +368,7 @@ const struct layout layout_dummy = {
     .vdi_activate = dummy_vdi_activate,
     .vdi_restore = dummy_vdi_activate,
     .vdi_deactivate = dummy_vdi_deactivate,
+    .vdi_fence = dummy_vdi_fence,
     .disk_write = dummy_disk_write,
     .disk_log = dummy_disk_log,
     .settle = dummy_settle,

@@ -323,6 +323,30 @@ static int lun_vdi_deactivate(struct sr *sr, const struct vdi *vdi, struct fault
     return fence_drop(lun.path, f);
 }
 
+/* This machine takes the reservation under the next epoch, and keeps it until the disk is activated again: whoever was
+   registered under this one, or an older, writes no more. */
+static int lun_vdi_fence(struct sr *sr, const struct vdi *vdi, const char *holder, uint64_t epoch, struct fault *f)
+{
+    AUTO_ARENA struct arena *a = arena_new(4 << 20);
+    struct lun lun;
+    (void) holder;
+    if (find_lun(sr, &vdi->uuid, a, &lun, f) < 0)
+        return -1;
+    return fence_take(lun.path, fence_key(&sr->settings->server, epoch + 1), FAULT_VDIInUse, f);
+}
+
+static int lun_epoch_seen(struct sr *sr, uint64_t *out, struct fault *f)
+{
+    *out = 0;
+    for (size_t i = 0; i < sr->place.device_count && !sr->unfenced; i++) {
+        uint64_t newest;
+        if (fence_newest(sr->place.devices[i], &sr->settings->server, &newest, f) < 0)
+            return -1;
+        *out = newest > *out ? newest : *out;
+    }
+    return 0;
+}
+
 /* ------------------------------------------------------------------ settle */
 
 /* The medium keeps nothing of what is under way, but for a LUN's size. */
@@ -362,5 +386,7 @@ const struct layout layout_lun = {
     .vdi_detach = lun_vdi_detach,
     .vdi_activate = lun_vdi_activate,
     .vdi_deactivate = lun_vdi_deactivate,
+    .vdi_fence = lun_vdi_fence,
+    .epoch_seen = lun_epoch_seen,
     .settle = lun_settle,
 };

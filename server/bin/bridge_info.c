@@ -11,6 +11,7 @@ struct key {
 /* The part of a row of types.def that a bridge without drivers can have. */
 struct info {
     const char *type, *title, *text;
+    enum fencing fencing;
     const char *const *capabilities; /* NULL after the last */
     const struct key *keys;          /* a NULL name after the last */
 };
@@ -27,10 +28,12 @@ struct info {
 
 static const struct info infos[] = {
 #define TYPE(name, layout, transport, fencing, content, title, text)                                                   \
-    {#name, title, text, name##_capabilities, name##_keys},
+    {#name, title, text, FENCING_##fencing, name##_capabilities, name##_keys},
 #include "backends/types.def"
 #undef TYPE
 };
+
+static const char *const fencing_words[] = FENCING_WORDS;
 
 static void add_member(struct text *t, const char *name, const char *text)
 {
@@ -74,6 +77,7 @@ int bridge_info(const char *type, struct text *out, struct fault *f)
     add_member(out, "copyright", DRIVER_COPYRIGHT);
     add_member(out, "driver_version", SMAPI_VERSION);
     add_member(out, "required_api_version", DRIVER_API_VERSION);
+    add_member(out, "fencing", fencing_words[info->fencing]);
     add_capabilities(out, info->capabilities);
     add_configuration(out, info->keys);
     text_add(out, "</struct></value>\n</param>\n</params>\n</methodResponse>\n");

@@ -198,6 +198,19 @@ class Recipes:
         self.test.assertEqual(refused.exception.code, 46)
         self.test.assertIn("not in quarantine", refused.exception.text)
 
+    def smapi_lease_break(self, sr, vdi):
+        host = new_uuid()
+        theirs = sr.by(self.test.lab.host(host))
+        theirs("sr_attach")
+        epoch = theirs.activated(vdi)
+        which = {"vdi_uuid": vdi, "host": host, "epoch": str(epoch), "reason": "a test"}
+        with self.test.assertRaises(Fault) as refused:
+            sr.client.call("smapi.lease_break", path="/RPC2", sr_uuid=sr.uuid, evidence="operator", **which)
+        self.test.assertEqual(refused.exception.code, 2001)  # off by default
+        self.test.assertIn(epoch, self.test.lab.leases())
+        sr.client.call("smapi.lease_break", path="/RPC2", sr_uuid=sr.uuid, evidence="ha", **which)
+        self.test.assertNotIn(epoch, self.test.lab.leases())
+
     def smapi_disk_write(self, sr, vdi):
         epoch = sr.activated(vdi)
         self.test.assertIsNone(sr("smapi.disk_write", vdi_uuid=vdi, epoch=str(epoch), data="x"))

@@ -619,7 +619,33 @@ class HostRenew(HostRegister):
         self.call(sr, "smapi.host_renew", op)
 
 
-RECIPES = {"smapi.host_register": [HostRegister], "smapi.host_renew": [HostRenew], "sr_create": [SrCreate], "sr_delete": [SrDelete], "sr_attach": [SrAttach], "sr_detach": [SrDetach],
+class LeaseBreak(Recipe):
+    """Of another host's lease, on a type that can fence."""
+
+    kinds = ("dummy",)
+
+    def prepare(self, sr):
+        super().prepare(sr)
+        self.theirs = sr.by(self.rival)
+        self.theirs("sr_attach")
+        self.epoch = self.theirs.activated(self.vdi)
+        self.host = sr.contents()[self.vdi]["leases"][0]["host"]
+
+    def act(self, sr, op=None):
+        sr.client.call("smapi.lease_break", path="/RPC2", op=op, sr_uuid=sr.uuid, vdi_uuid=self.vdi, host=self.host,
+                       epoch=str(self.epoch), evidence="fenced", reason="a test")
+
+    def done(self, sr):
+        leases = sr.contents()[self.vdi]["leases"]
+        return not leases or leases[0]["state"] in ("revoking", "quarantined") and None
+
+    def final(self, sr):
+        self.test.assertIs(self.done(sr), True)
+        self.test.assertGreater(sr.activated(self.vdi), self.epoch)
+        sr.released(self.vdi)
+
+
+RECIPES = {"smapi.lease_break": [LeaseBreak], "smapi.host_register": [HostRegister], "smapi.host_renew": [HostRenew], "sr_create": [SrCreate], "sr_delete": [SrDelete], "sr_attach": [SrAttach], "sr_detach": [SrDetach],
            "sr_scan": [SrScan], "vdi_create": [VdiCreate, VdiCreateRaw], "vdi_update": [VdiUpdate],
            "vdi_introduce": [VdiIntroduce, VdiIntroduceRaw], "vdi_delete": [VdiDelete, VdiDeleteRaw, VdiDeleteLeaf, VdiDeleteTree],
            "vdi_attach": [VdiAttach], "vdi_detach": [VdiDetach], "vdi_activate": [VdiActivate],

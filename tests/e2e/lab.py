@@ -195,6 +195,18 @@ class Lab:
         with open(self.log_path, "ab") as log:
             return subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment)
 
+    def on_another_boot(self, boot):
+        """From its next start on the daemon sees this boot id, as after a restart of the machine."""
+        path = os.path.join(self.dir, "boot_id")
+        with open(path, "w", encoding="ascii") as out:
+            out.write(boot + "\n")
+        self.prefix = ["unshare", "--mount", "sh", "-c",
+                       'mount --bind "$0" /proc/sys/kernel/random/boot_id && exec "$@"', path]
+
+    def at_another_time(self, seconds):
+        """From its next start on the daemon's CLOCK_BOOTTIME is this far from the machine's."""
+        self.prefix = ["unshare", "--time", "--boottime", str(seconds)]
+
     def start(self, point=None, **settings):
         """Starts it and waits until it serves and every SR's recovery has been tried."""
         self.launch(point, **settings)

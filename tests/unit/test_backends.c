@@ -333,6 +333,48 @@ static void a_dummy_disk_takes_no_epoch_that_was_not_activated(void **state)
     dummy_free(d);
 }
 
+static void a_dummy_disk_takes_only_what_its_writer_writes(void **state)
+{
+    (void) state;
+    struct dummy *d = dummy_new();
+    assert_int_equal(backend_sr_attach(&d->sr, &d->f), 0);
+    struct vdi disk = dummy_disk(d, 512);
+    assert_int_equal(backend_disk_write(&d->sr, &disk, 5, "no lease", &d->f), -1);
+    assert_int_equal(backend_vdi_activate(&d->sr, &disk, 5, false, &d->f), 0);
+    assert_int_equal(backend_disk_write(&d->sr, &disk, 5, "a reader", &d->f), -1);
+    assert_int_equal(backend_vdi_activate(&d->sr, &disk, 6, true, &d->f), 0);
+    assert_int_equal(backend_disk_write(&d->sr, &disk, 7, "never granted", &d->f), -1);
+    assert_int_equal(backend_disk_write(&d->sr, &disk, 6, "x", &d->f), 0);
+    assert_int_equal(backend_vdi_fence(&d->sr, &disk, "host", 6, &d->f), 0);
+    assert_int_equal(backend_vdi_fence(&d->sr, &disk, "host", 6, &d->f), 0);
+    assert_int_equal(backend_disk_write(&d->sr, &disk, 6, "fenced", &d->f), -1);
+    assert_int_equal(backend_vdi_activate(&d->sr, &disk, 6, true, &d->f), 0);
+    assert_int_equal(backend_disk_write(&d->sr, &disk, 6, "still fenced", &d->f), -1);
+    assert_int_equal(backend_vdi_activate(&d->sr, &disk, 7, true, &d->f), 0);
+    assert_int_equal(backend_vdi_fence(&d->sr, &disk, "host", 6, &d->f), 0);
+    assert_int_equal(backend_disk_write(&d->sr, &disk, 7, "y", &d->f), 0);
+    assert_int_equal(backend_vdi_deactivate(&d->sr, &disk, &d->f), 0);
+    assert_int_equal(backend_disk_write(&d->sr, &disk, 7, "released", &d->f), -1);
+    dummy_free(d);
+}
+
+static void a_type_that_cannot_fence_says_so_and_one_that_can_does(void **state)
+{
+    (void) state;
+    size_t count;
+    const struct sr_type *types = sr_types(&count);
+    for (size_t i = 0; i < count; i++) {
+        bool fences = types[i].fencing == FENCING_VDI || types[i].fencing == FENCING_HOST;
+        if (fences != backend_offers(&types[i], CAP_vdi_fence))
+            fail_msg("type %s: fencing %s", types[i].name, fencing_name(types[i].fencing));
+    }
+    struct dummy *d = dummy_new();
+    struct vdi disk = vdi_blank();
+    assert_int_equal(backend_vdi_fence(&d->sr, &disk, "host", 6, &d->f), -1); /* not attached: nothing is known */
+    assert_int_equal(d->f.code, FAULT_SRUnavailable);
+    dummy_free(d);
+}
+
 static void a_dummy_disk_keeps_a_bounded_log(void **state)
 {
     (void) state;
@@ -503,6 +545,8 @@ int main(void)
         cmocka_unit_test(a_dummy_disk_refuses_writes_of_an_older_epoch),
         cmocka_unit_test(a_dummy_disk_takes_no_epoch_that_was_not_activated),
         cmocka_unit_test(a_dummy_disk_keeps_a_bounded_log),
+        cmocka_unit_test(a_dummy_disk_takes_only_what_its_writer_writes),
+        cmocka_unit_test(a_type_that_cannot_fence_says_so_and_one_that_can_does),
         cmocka_unit_test(epochs_in_a_dummy_log_never_go_back),
         cmocka_unit_test(what_is_not_attached_is_refused),
         cmocka_unit_test(damaged_disks_are_refused_but_can_be_given_back),
