@@ -351,6 +351,10 @@ int dispatch_new(const struct dispatch_settings *settings, struct dispatch **out
     AUTO_ARENA struct arena *a = arena_new(256 << 20);
     struct found_rows rows = {.arena = a};
     struct lease_terms terms = settings->terms;
+    if (store_meta(settings->store).put_back)
+        log_line(LOG_WARNING,
+                 "the database is older than the one that was served last: what hosts hold is not known, and "
+                 "no lease for writing is granted until they must be dead");
     if ((!settings->looks && store_write(settings->store, begin_leases, &terms, f) < 0) ||
         store_read(settings->store, read_rows, &rows, f) < 0)
         return -1;

@@ -218,6 +218,32 @@ int place_write_server(const struct place *p, const struct uuid *server, struct 
     return 0;
 }
 
+int place_read_epochs(const struct place *p, struct place_epochs *out, struct fault *f)
+{
+    AUTO_FREE char *text = NULL;
+    size_t length;
+    unsigned long long end, seq;
+    int used = -1;
+    *out = (struct place_epochs){0};
+    if (io_read_file(p->directory, "smapid.epoch", 64, &text, &length) < 0)
+        return errno == ENOENT ? 0 : fault_errno(f, FAULT_EIO, "read smapid.epoch of the state directory");
+    if (sscanf(text, "%20llu %20llu\n%n", &end, &seq, &used) != 2 || used < 0 || (size_t) used != length ||
+        end > (unsigned long long) INT64_MAX)
+        return fault_set(f, FAULT_EIO, "smapid.epoch of the state directory holds no epoch and count of starts");
+    *out = (struct place_epochs){end, seq};
+    return 0;
+}
+
+int place_write_epochs(const struct place *p, const struct place_epochs *epochs, struct fault *f)
+{
+    char text[64];
+    int length = snprintf(text, sizeof text, "%llu %llu\n", (unsigned long long) epochs->end,
+                          (unsigned long long) epochs->start_seq);
+    if (io_replace_file(p->directory, "smapid.epoch", "smapid.epoch.new", text, (size_t) length, 0600) < 0)
+        return fault_errno(f, FAULT_EIO, "write smapid.epoch of the state directory");
+    return 0;
+}
+
 int place_open(const char *dir, enum place_use use, struct place *out, bool *in_use, struct fault *f)
 {
     AUTO_FD int directory = -1;

@@ -42,6 +42,15 @@ void place_spend_reserve(struct place *p);
 int place_read_server(const struct place *p, struct uuid *out, struct fault *f);
 int place_write_server(const struct place *p, const struct uuid *server, struct fault *f);
 
+/* What no copy of the database can know, from <dir>/smapid.epoch: kept beside it, so that one put back from a backup,
+   or made anew, grants no epoch again. read gives zeros when there is no file yet. */
+struct place_epochs {
+    uint64_t end;       /* every epoch granted so far is below */
+    uint64_t start_seq; /* of the start that wrote it */
+};
+int place_read_epochs(const struct place *p, struct place_epochs *out, struct fault *f);
+int place_write_epochs(const struct place *p, const struct place_epochs *epochs, struct fault *f);
+
 /* Name of the file system when statfs's f_type is one that a server elsewhere answers for, or NULL. */
 const char *place_remote_type(uint64_t magic);
 

@@ -11,7 +11,9 @@
 
 /* Epochs given away since a copy of the database was made, at most: added at every start, so that a database put back
    from a backup does not give them again. */
-#define EPOCHS_PER_START (INT64_C(1) << 20)
+#define EPOCHS_PER_START (UINT64_C(1) << 20)
+/* More than one start ever grants; what smapid.epoch keeps is so far ahead of what is granted. */
+#define EPOCHS_AHEAD (UINT64_C(1) << 28)
 
 static int read_boot_id(struct uuid *out, struct fault *f)
 {
@@ -24,6 +26,8 @@ static int read_boot_id(struct uuid *out, struct fault *f)
 
 struct start {
     struct uuid boot, server; /* server: as the state directory has it, none for a new one */
+    struct place_epochs kept; /* as the state directory has them */
+    uint64_t epoch_next;
     struct store_meta meta;
 };
 
@@ -34,7 +38,8 @@ static int make_meta(struct txn *t, struct start *start, struct fault *f)
     start->meta.boot = start->boot;
     start->meta.start_seq = 1;
     start->meta.rebooted = false;
-    return query_run(QUERY(t, meta_make, as_uuid(&server), as_uuid(&start->boot)), f);
+    start->epoch_next = start->kept.end ? start->kept.end : 1;
+    return query_run(QUERY(t, meta_make, as_uuid(&server), as_uuid(&start->boot), as_count(start->epoch_next)), f);
 }
 
 static int start_meta(struct txn *t, void *arg, struct fault *f)
@@ -52,7 +57,12 @@ static int start_meta(struct txn *t, void *arg, struct fault *f)
     if (uuid_is(&start->server) && !uuid_equal(&start->server, &start->meta.server))
         return fault_set(f, FAULT_EIO, "the database is of server %s, the state directory of server %s",
                          start->meta.server.text, start->server.text);
-    return query_run(QUERY(t, meta_start, as_uuid(&start->boot), as_number(EPOCHS_PER_START)), f);
+    start->meta.put_back = start->meta.start_seq <= start->kept.start_seq;
+    start->epoch_next = query_count(&q, 3) + EPOCHS_PER_START;
+    if (start->epoch_next < start->kept.end)
+        start->epoch_next = start->kept.end;
+    return query_run(
+        QUERY(t, meta_start, as_uuid(&start->boot), as_count(start->epoch_next), as_flag(start->meta.put_back)), f);
 }
 
 static struct store *store_new(void)
@@ -109,9 +119,13 @@ static int open_database(struct store *s, const char *dir, const char *name, str
     AUTO_FREE char *path = database_path(dir, name);
     struct start start = {0};
     if (database_open(&s->db, path, true, f) < 0 || read_boot_id(&start.boot, f) < 0 ||
-        place_read_server(&s->place, &start.server, f) < 0 || store_run_alone(s, start_meta, &start, f) < 0)
+        place_read_server(&s->place, &start.server, f) < 0 || place_read_epochs(&s->place, &start.kept, f) < 0 ||
+        store_run_alone(s, start_meta, &start, f) < 0)
         return -1;
     if (!uuid_is(&start.server) && place_write_server(&s->place, &start.meta.server, f) < 0)
+        return -1;
+    const struct place_epochs kept = {start.epoch_next + EPOCHS_AHEAD, start.meta.start_seq};
+    if (place_write_epochs(&s->place, &kept, f) < 0)
         return -1;
     s->meta = start.meta;
     s->meta.first_open = s->db.first_open;

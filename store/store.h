@@ -58,6 +58,7 @@ struct store_meta {
     uint64_t start_seq; /* counts opens */
     bool first_open;    /* the database was made by this open */
     struct uuid boot;   /* the kernel's boot id */
+    bool put_back;      /* a later copy of the database was served before: leases are missing in this one */
     bool rebooted;      /* the kernel's boot id differs from the last open's */
 };
 struct store_meta store_meta(struct store *s);

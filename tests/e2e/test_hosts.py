@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Sessions of hosts, leases that are broken, and what a restart of either side does to them."""
+import os
+import shutil
 import time
 import unittest
 
@@ -500,6 +502,36 @@ class Restarts(Hosts):
         agent.register()
         self.restart()
         self.assertEqual(agent.renew()["grace_ms"], "0")
+
+    def test_a_database_that_was_put_back_grants_no_epoch_again_and_for_a_while_no_writer(self):
+        lab = Lab()
+        self.addCleanup(lab.close)
+        lab.start(**SHORT)
+        sr = lab.repository("dummy").made()
+        vdi = sr.disk()
+        lab.stop()
+        kept = os.path.join(lab.dir, "kept")
+        shutil.copy(os.path.join(lab.state, "smapid.db"), kept)
+        lab.start(**SHORT)
+        epoch = sr.activated(vdi)  # the copy does not know of it
+        lab.stop()
+        shutil.copy(kept, os.path.join(lab.state, "smapid.db"))
+        lab.start(**SHORT)
+        self.assertIn("older than the one that was served last", lab.log())
+        sr("vdi_attach", "true", vdi_uuid=vdi)
+        with self.refused(24, "not known"):
+            sr("vdi_activate", "true", vdi_uuid=vdi)
+
+        def granted():
+            try:
+                sr("vdi_activate", "true", vdi_uuid=vdi)
+            except Fault as fault:
+                self.assertEqual(fault.code, 24, fault.text)
+                return False
+            return True
+        eventually(granted)
+        self.assertGreater(sr.epoch(), epoch)
+        os.unlink(kept)
 
     def test_only_the_store_changes_in_one_commit_and_a_fence_needs_two(self):
         for kind, commits in (("file", 1), ("dummy", 2)):
