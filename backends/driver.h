@@ -96,6 +96,10 @@ struct layout {
     const char *name;
     bool thin;     /* space is taken as it is written: THIN_PROVISIONING */
     bool unmarked; /* an SR is whatever its place shows: it bears no mark, and one without a row can be attached */
+    /* Image format of a disk for which nothing but a size was asked, as the specification's callers do; NULL: the one
+       of all others. */
+    const char *plain_format;
+    bool masters; /* a pool's master alone may change it: LVMMaster for the others */
 
     /* The uuid of an SR of this layout in the place, if there is one; false otherwise. Changes nothing. */
     bool (*recognise)(const struct place *place, struct uuid *out);
@@ -108,6 +112,9 @@ struct layout {
     void (*sr_detach)(struct sr *sr);
     /* The marker is what attach read. Cheap: asked before every operation. Any thread. */
     int (*sr_check)(struct sr *sr, struct fault *f);
+    /* After a restart: these disks are attached. What this host's kernel has of others is taken down, unless somebody
+       uses it. */
+    int (*sr_hold)(struct sr *sr, const struct uuid *vdis, size_t count, struct fault *f);
     /* Everything on the medium, hidden and damaged ones too. known: the rows, for layouts that have no medium of their
        own and for what the medium cannot hold; texts of out may be those of known. Deletes nothing. */
     int (*sr_scan)(struct sr *sr, const struct vdi_list *known, struct arena *a, struct vdi_list *out,

@@ -287,6 +287,18 @@ int backend_sr_attach(struct sr *sr, struct fault *f)
     return 0;
 }
 
+int backend_sr_hold(struct sr *sr, const struct uuid *vdis, size_t count, struct fault *f)
+{
+    if (!sr->connected || !sr->type->layout->sr_hold)
+        return 0;
+    return result(sr, "sr_hold", sr->type->layout->sr_hold(sr, vdis, count, f), f);
+}
+
+const char *backend_plain_format(const struct sr_type *type)
+{
+    return type->layout->plain_format ? type->layout->plain_format : "";
+}
+
 /* Asked of the transport even when this process knows of no connection: one that died may have left it. */
 int backend_sr_detach(struct sr *sr, struct fault *f)
 {

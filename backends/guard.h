@@ -53,6 +53,10 @@ int backend_sr_create(struct sr *sr, const struct plan *plan, struct fault *f);
 int backend_sr_delete(struct sr *sr, const struct plan *plan, struct fault *f);
 /* Transport connected, layout attached; idempotent. */
 int backend_sr_attach(struct sr *sr, struct fault *f);
+/* After a restart, on a connected SR: these disks are attached. */
+int backend_sr_hold(struct sr *sr, const struct uuid *vdis, size_t count, struct fault *f);
+/* The format of a disk for which nothing but a size was asked; "" where that is the format of all others. */
+const char *backend_plain_format(const struct sr_type *type);
 /* The other way; idempotent. */
 int backend_sr_detach(struct sr *sr, struct fault *f);
 /* Frees what an SR holds in this process and leaves the place as it is, for a daemon that ends. Idempotent. */

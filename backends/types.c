@@ -151,14 +151,52 @@ static const char *bad_number(const char *text)
     return strlen(text) <= 5 && strspn(text, "0123456789") == strlen(text) ? NULL : "no number";
 }
 
+static bool is_device_character(char c)
+{
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || strchr("/._:+-", c);
+}
+
+/* One path below /dev, of letters that mean nothing to any program. */
+static const char *bad_device(const char *path, size_t length)
+{
+    static const char below[] = "/dev/";
+    char one[PATH_MAX];
+    if (length >= sizeof one)
+        return "a path of more than 4095 bytes";
+    memcpy(one, path, length);
+    one[length] = '\0';
+    if (strncmp(one, below, strlen(below)) != 0)
+        return "a path that does not begin with /dev/";
+    for (const char *c = one; *c; c++)
+        if (!is_device_character(*c))
+            return "a character that is in no device's name";
+    return bad_path(one);
+}
+
+static const char *bad_devices(const char *text)
+{
+    for (const char *at = text;; at++) {
+        size_t length = strcspn(at, ",");
+        const char *wrong = bad_device(at, length);
+        at += length;
+        if (wrong || !*at)
+            return wrong;
+    }
+}
+
+static const char *bad_allocation(const char *text)
+{
+    return strcmp(text, "thick") == 0 || strcmp(text, "thin") == 0 ? NULL : "neither thick nor thin";
+}
+
 /* The kinds of device_config values: each says what is wrong with a text, or NULL. */
 static const struct config_kind {
     const char *name;
     const char *(*bad)(const char *text);
 } kinds[] = {
-    {"path", bad_path},     {"flag", bad_flag},         {"secret", bad_secret}, {"text", bad_text},
-    {"number", bad_number}, {"portals", bad_portals},   {"port", bad_port},     {"iqn", iscsi_name_bad},
-    {"luns", bad_luns},     {"scsi_ids", bad_scsi_ids},
+    {"path", bad_path},     {"flag", bad_flag},         {"secret", bad_secret},   {"text", bad_text},
+    {"number", bad_number}, {"portals", bad_portals},   {"port", bad_port},       {"iqn", iscsi_name_bad},
+    {"luns", bad_luns},     {"scsi_ids", bad_scsi_ids}, {"devices", bad_devices}, {"allocation", bad_allocation},
 };
 
 static const char *bad_value(const struct config_key *key, const char *value)

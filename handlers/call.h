@@ -24,6 +24,7 @@ struct call_keys {
                                show SECRET_SHOWN */
     struct secrets secrets; /* what the secret members of device_config hide */
     struct holder holder;   /* who takes leases by this call */
+    bool slave;             /* device_config says SRmaster=false: the host that calls is not its pool's master */
     const char *type;       /* of the path, or device_config's member type; NULL when neither */
 };
 

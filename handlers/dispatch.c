@@ -71,7 +71,9 @@ static void take_config(struct call *c, const struct pairs *given)
     for (size_t i = 0; i < given->count; i++) {
         if (strcmp(given->items[i].key, "type") == 0 && !c->type)
             c->keys.type = given->items[i].value;
-        else if (strcmp(given->items[i].key, "SRmaster") != 0)
+        else if (strcmp(given->items[i].key, "SRmaster") == 0)
+            c->keys.slave = strcmp(given->items[i].value, "false") == 0;
+        else
             p.items[p.count++] = given->items[i];
     }
     c->keys.config = p;
@@ -178,6 +180,15 @@ static int check_type(struct dispatch *d, const struct call *c, struct fault *f)
     return 0;
 }
 
+static int check_master(struct dispatch *d, const struct call *c, struct fault *f)
+{
+    const struct sr_type *type = c->keys.slave ? type_of(d, c) : NULL;
+    if (!type || !type->layout->masters || c->method->verb != VERB_MANAGE)
+        return 0;
+    return fault_set(f, FAULT_LVMMaster, "%s of SR %s came with SRmaster=false: the master of the pool changes it",
+                     c->method->name, c->keys.sr.text);
+}
+
 /* One sentence for all that is not allowed, whatever exists or not. */
 static int deny(const struct call *c, const char *method, struct fault *f)
 {
@@ -221,7 +232,8 @@ static int prepare(struct dispatch *d, struct call *c, const char *name, struct 
     c->args = args;
     take_keys(d, c);
     take_turn(c);
-    if (authorise(d, c, f) < 0 || check_disk_named(c, f) < 0 || check_type(d, c, f) < 0 || check_boot(d, c, f) < 0)
+    if (authorise(d, c, f) < 0 || check_disk_named(c, f) < 0 || check_type(d, c, f) < 0 || check_boot(d, c, f) < 0 ||
+        check_master(d, c, f) < 0)
         return -1;
     if (c->method->lock <= LOCK_ROWS)
         return 0;

@@ -14,6 +14,8 @@ struct recovery {
     size_t op_count;
     struct attachment *attachments;
     size_t attachment_count;
+    struct uuid *disks; /* attached by any of those */
+    size_t disk_count;
     struct lease *leases;
     size_t lease_count;
     struct sr_row *row;
@@ -26,6 +28,25 @@ static int read_open(struct txn *t, void *arg, struct fault *f)
     return store_op_list(t, &r->sr->uuid, r->arena, &r->ops, &r->op_count, f);
 }
 
+/* The disks each host has. */
+static int read_disks(struct txn *t, struct recovery *r, struct fault *f)
+{
+    for (size_t i = 0; i < r->attachment_count; i++) {
+        struct attachment *list;
+        size_t count;
+        if (store_attachment_list(t, &r->sr->uuid, &UUID_NONE, r->attachments[i].holder, r->arena, &list, &count, f) <
+            0)
+            return -1;
+        struct uuid *disks = ARENA_ARRAY(r->arena, struct uuid, r->disk_count + count);
+        if (r->disk_count)
+            memcpy(disks, r->disks, r->disk_count * sizeof *disks);
+        for (size_t k = 0; k < count; k++)
+            disks[r->disk_count++] = list[k].vdi;
+        r->disks = disks;
+    }
+    return 0;
+}
+
 static int read_holders(struct txn *t, void *arg, struct fault *f)
 {
     struct recovery *r = arg;
@@ -33,6 +54,8 @@ static int read_holders(struct txn *t, void *arg, struct fault *f)
         return -1;
     if (store_attachment_list(t, &r->sr->uuid, &UUID_NONE, NULL, r->arena, &r->attachments, &r->attachment_count, f) <
         0)
+        return -1;
+    if (read_disks(t, r, f) < 0)
         return -1;
     return store_lease_list(t, &r->sr->uuid, &UUID_NONE, r->arena, &r->leases, &r->lease_count, f);
 }
@@ -230,7 +253,7 @@ static int connect_as_held(struct recovery *r, struct fault *f)
     }
     if (r->attachment_count == 0)
         return backend_sr_detach(r->sr, f);
-    if (backend_sr_attach(r->sr, f) < 0)
+    if (backend_sr_attach(r->sr, f) < 0 || backend_sr_hold(r->sr, r->disks, r->disk_count, f) < 0)
         return -1;
     if (restore_epochs(r->d, r->sr, f) < 0)
         return -1;

@@ -96,13 +96,14 @@ static int check_texts(const struct vdi *vdi, struct fault *f)
 
 /* vdi_create */
 
-/* The image format vdi_sm_config asks for; "" leaves it to the layout. */
-static int wanted_format(const struct pairs *sm_config, const char **out, struct fault *f)
+/* The image format vdi_sm_config asks for; "" leaves it to the layout. A call with no argument but the size is in the
+   specification's dialect. */
+static int wanted_format(const struct call *c, const struct vdi_create_args *args, const char **out, struct fault *f)
 {
-    const char *type = pairs_get(sm_config, "type");
+    const char *type = pairs_get(&args->vdi_sm_config, "type");
     if (type && !image_format_find(type))
         return fault_set(f, FAULT_VDIType, "vdi_sm_config asks for an image of type \"%.40s\"", type);
-    *out = type ? type : "";
+    *out = type ? type : args->name_label ? "" : backend_plain_format(c->sr->type);
     return 0;
 }
 
@@ -154,7 +155,7 @@ static int vdi_create_check(struct txn *t, struct call *c, struct fault *f)
     const struct vdi_create_args *args = ARGS(c, vdi_create);
     const char *format;
     struct vdi *there;
-    if (need_attached(t, c, f) < 0 || wanted_format(&args->vdi_sm_config, &format, f) < 0)
+    if (need_attached(t, c, f) < 0 || wanted_format(c, args, &format, f) < 0)
         return -1;
     if (args->size == 0)
         return fault_set(f, FAULT_VDISize, "a disk of 0 bytes cannot be made");
@@ -492,6 +493,8 @@ static int record_base(struct txn *t, struct call *c, struct fault *f)
     struct vdi leaf = *w->vdi;
     leaf.parent = w->base.uuid;
     leaf.utilisation = w->done.utilisation; /* both are empty children now */
+    leaf.format = w->done.format;
+    leaf.sm_config = w->done.sm_config;
     if (store_vdi_put(t, &c->plan.sr, &w->base, f) < 0)
         return -1;
     return store_vdi_put(t, &c->plan.sr, &leaf, f);

@@ -2,8 +2,11 @@
 #include "backends/images/image.h"
 
 #include <errno.h>
+#include <linux/fs.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 static const struct image_format *const formats[] = {&image_vhd, &image_raw};
@@ -36,6 +39,39 @@ const struct image_format *image_format_of_file(const char *file, struct uuid *u
         return formats[i];
     }
     return NULL;
+}
+
+int image_length(int fd, struct image_length *out, struct fault *f)
+{
+    struct stat st;
+    struct image_length l = {.length = 0};
+    if (fstat(fd, &st) < 0)
+        return fault_errno(f, FAULT_VDILoad, "look at an image");
+    if (S_ISBLK(st.st_mode)) {
+        if (ioctl(fd, BLKGETSIZE64, &l.length) < 0)
+            return fault_errno(f, FAULT_VDILoad, "read the size of an image's device");
+        l.allocated = l.length;
+        l.fixed = true;
+    } else if (S_ISREG(st.st_mode)) {
+        l.length = (uint64_t) st.st_size;
+        l.allocated = (uint64_t) st.st_blocks * 512;
+    } else {
+        return fault_set(f, FAULT_VDILoad, "an image is neither a regular file nor a block device");
+    }
+    *out = l;
+    return 0;
+}
+
+int image_next(int fd, bool data, uint64_t at, uint64_t length, uint64_t *out)
+{
+    off_t found = at < length ? lseek(fd, (off_t) at, data ? SEEK_DATA : SEEK_HOLE) : (off_t) length;
+    bool device = found < 0 && errno == EINVAL; /* which know of no holes */
+    if (device)
+        found = data ? (off_t) at : (off_t) length;
+    if (found < 0 && errno != ENXIO)
+        return -1;
+    *out = found < 0 || (uint64_t) found > length ? length : (uint64_t) found;
+    return 0;
 }
 
 bool image_has_id(const struct image_info *info, const struct uuid *id)

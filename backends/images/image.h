@@ -80,6 +80,16 @@ const struct image_format *image_format_of_file(const char *file, struct uuid *u
 /* fsync. -1 with EIO whatever the reason, errno kept: what was written may be lost, also when there was no room for it,
    and a second sync would not tell. */
 int image_sync(int fd, const char *what, struct fault *f);
+/* How long a file or block device is, and how much of that it takes on its medium. fixed: it cannot become longer.
+   VDILoad for anything else. */
+struct image_length {
+    uint64_t length, allocated;
+    bool fixed;
+};
+int image_length(int fd, struct image_length *out, struct fault *f);
+/* Where the next data, or the next hole, begins at or after a place; length when there is none. A device is all data.
+   -1 with errno. */
+int image_next(int fd, bool data, uint64_t at, uint64_t length, uint64_t *out);
 
 /* The image carries this uuid inside. */
 bool image_has_id(const struct image_info *info, const struct uuid *id);

@@ -7,7 +7,7 @@
 #include "server/base/units.h"
 #include <errno.h>
 #include <inttypes.h>
-#include <sys/stat.h>
+#include <unistd.h>
 
 #define RAW_MAX ((UINT64_C(1) << 63) - SECTOR_SIZE)
 
@@ -37,12 +37,12 @@ static int raw_make(int fd, const struct uuid *id, uint64_t size, struct fault *
 
 static int raw_info(int fd, struct image_info *out, struct fault *f)
 {
-    struct stat st;
-    if (fstat(fd, &st) < 0)
-        return fault_errno(f, FAULT_VDILoad, "read the size of a raw image");
-    if (st.st_size <= 0)
+    struct image_length l;
+    if (image_length(fd, &l, f) < 0)
+        return fault_prefix(f, "raw image");
+    if (l.length == 0)
         return fault_set(f, FAULT_VDILoad, "the raw image is empty");
-    *out = (struct image_info){.size = (uint64_t) st.st_size, .utilisation = (uint64_t) st.st_blocks * 512};
+    *out = (struct image_info){.size = l.length, .utilisation = l.allocated};
     return 0;
 }
 
@@ -71,14 +71,9 @@ static int raw_extract(int fd, image_open_parent open_parent, void *context, int
         return -1;
     extract_begin(&e, out);
     while (e.at < info.size) {
-        off_t data = lseek(fd, (off_t) e.at, SEEK_DATA);
-        if (data < 0 && errno != ENXIO)
+        uint64_t begin, end;
+        if (image_next(fd, true, e.at, info.size, &begin) < 0 || image_next(fd, false, begin, info.size, &end) < 0)
             return fault_errno(f, FAULT_VDILoad, "look for the data of a raw image");
-        uint64_t begin = data < 0 || (uint64_t) data > info.size ? info.size : (uint64_t) data;
-        off_t hole = begin < info.size ? lseek(fd, (off_t) begin, SEEK_HOLE) : (off_t) begin;
-        if (hole < 0)
-            return fault_errno(f, FAULT_VDILoad, "look for the holes of a raw image");
-        uint64_t end = (uint64_t) hole < info.size ? (uint64_t) hole : info.size;
         if (extract_zeros(&e, begin - e.at, f) < 0 || copy(fd, &e, end, f) < 0)
             return -1;
     }

@@ -36,12 +36,13 @@ static void own_chain(struct vhd_chain **chain)
 }
 #define AUTO_CHAIN __attribute__((cleanup(own_chain)))
 
-static int load_raw(struct vhd_level *level, const struct stat *st, struct fault *f)
+static int load_raw(struct vhd_level *level, struct fault *f)
 {
-    if (!S_ISREG(st->st_mode))
-        return fault_set(f, FAULT_VDILoad, "the raw parent of a VHD is not a regular file");
-    level->image.file_size = (uint64_t) st->st_size;
-    level->image.footer.size = (uint64_t) st->st_size;
+    struct image_length l;
+    if (image_length(level->image.fd, &l, f) < 0)
+        return fault_prefix(f, "the raw parent of a VHD");
+    level->image.file_size = l.length;
+    level->image.footer.size = l.length;
     return 0;
 }
 
@@ -54,7 +55,7 @@ static int level_open(int fd, bool owns, bool raw, struct vhd_level **out, struc
         return fault_errno(f, FAULT_VDILoad, "open an image");
     level->image.fd = fd;
     level->raw = raw;
-    if ((raw ? load_raw(level, &st, f) : vhd_image_load(fd, &level->image, f)) < 0)
+    if ((raw ? load_raw(level, f) : vhd_image_load(fd, &level->image, f)) < 0)
         return -1;
     level->device = st.st_dev;
     level->inode = st.st_ino;
@@ -256,10 +257,10 @@ int vhd_chain_read(struct vhd_chain *chain, void *out, size_t length, uint64_t o
 /* Raw content: a stretch counts as held when the file system has data in it. */
 static int is_plain_held(const struct vhd_level *level, uint64_t at, uint64_t length, bool *held, struct fault *f)
 {
-    off_t data = lseek(level->image.fd, (off_t) at, SEEK_DATA);
-    if (data < 0 && errno != ENXIO)
+    uint64_t data;
+    if (image_next(level->image.fd, true, at, at + length, &data) < 0)
         return fault_errno(f, FAULT_VDILoad, "look for the data of an image");
-    *held = data >= 0 && (uint64_t) data < at + length;
+    *held = data < at + length;
     return 0;
 }
 

@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "backends/images/vhd_image.h"
 
+#include "backends/images/image.h"
 #include "server/base/io.h"
 #include <errno.h>
 #include <inttypes.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #define FEATURES_VERSION 0x00010000U
 #define HEADER_VERSION   0x00010000U
@@ -166,6 +166,9 @@ static int choose_footer(struct vhd_image *image, const unsigned char *end, cons
         return unsound(f, "the footer %s, and its copy %s", end_wrong, copy_wrong);
     if (end_wrong && copy.type == VHD_FIXED)
         return unsound(f, "the footer %s", end_wrong);
+    if (!end_wrong && !copy_wrong && image->fixed && memcmp(end, start, VHD_FOOTER_SIZE) != 0)
+        end_wrong =
+            "was another's"; /* a volume that was longer once, or got an end that was somebody's: the copy counts */
     if (!end_wrong && !copy_wrong && !is_same_disk(&image->footer, &copy))
         return unsound(f, "the footer and its copy tell of different disks");
     image->end_lost = end_wrong;
@@ -177,15 +180,14 @@ static int choose_footer(struct vhd_image *image, const unsigned char *end, cons
 
 static int load_size(struct vhd_image *image, struct fault *f)
 {
-    struct stat st;
-    if (fstat(image->fd, &st) < 0)
-        return fault_errno(f, FAULT_VDILoad, "look at a VHD");
-    if (!S_ISREG(st.st_mode))
-        return fault_set(f, FAULT_VDILoad, "not a VHD: not a regular file");
-    if (st.st_size < (off_t) VHD_FOOTER_SIZE)
-        return unsound(f, "a file of %" PRIu64 " bytes has no room for a footer", (uint64_t) st.st_size);
-    image->file_size = (uint64_t) st.st_size;
-    image->allocated = (uint64_t) st.st_blocks * 512;
+    struct image_length l;
+    if (image_length(image->fd, &l, f) < 0)
+        return fault_prefix(f, "not a VHD");
+    if (l.length < VHD_FOOTER_SIZE)
+        return unsound(f, "a file of %" PRIu64 " bytes has no room for a footer", l.length);
+    image->file_size = l.length;
+    image->allocated = l.allocated;
+    image->fixed = l.fixed;
     return 0;
 }
 

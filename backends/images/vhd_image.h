@@ -12,6 +12,7 @@
 struct vhd_image {
     int fd; /* the caller's */
     uint64_t file_size, allocated;
+    bool fixed; /* a device: it cannot become longer, and its footer stands at its very end */
     struct vhd_footer footer;
     bool end_lost;  /* no footer stands at the end (a writer was killed): footer is the copy, which then counts */
     bool copy_lost; /* no footer stands at the start */

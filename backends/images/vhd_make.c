@@ -11,15 +11,7 @@
 #define FEATURES_NONE  0x00000002U /* a bit that is always set */
 #define FORMAT_VERSION 0x00010000U
 #define FILL_CHUNK     65536U
-#define NAME_ROOM      (UUID_TEXT + 16)
-
-/* The parent of a new child. */
-struct parent {
-    char name[NAME_ROOM]; /* of its file */
-    uint64_t size;
-    unsigned char id[16]; /* zero: a raw disk */
-    uint32_t timestamp;
-};
+#define ANYWHERE       0U /* a file ends where its image does */
 
 int vhd_fill(int fd, unsigned char value, uint64_t at, uint64_t length)
 {
@@ -68,13 +60,14 @@ static struct vhd_footer new_footer(const struct uuid *id, uint64_t size, enum v
     return footer;
 }
 
-static struct vhd_header new_header(uint64_t size)
+/* reserved: the size the BAT has room for. */
+static struct vhd_header new_header(uint64_t reserved)
 {
     return (struct vhd_header){
         .data_offset = VHD_NOWHERE,
         .table_offset = VHD_BAT_AT,
         .version = FORMAT_VERSION,
-        .max_entries = (uint32_t) ((size + VHD_BLOCK_SIZE - 1) / VHD_BLOCK_SIZE),
+        .max_entries = (uint32_t) ((reserved + VHD_BLOCK_SIZE - 1) / VHD_BLOCK_SIZE),
         .block_size = VHD_BLOCK_SIZE,
     };
 }
@@ -117,12 +110,38 @@ static int write_image(int fd, const struct vhd_footer *footer, const struct vhd
     return 0;
 }
 
-int vhd_make(int fd, const struct uuid *id, uint64_t size, struct fault *f)
+/* Where the last footer begins, behind metadata that ends there, in a volume of that length. */
+static int footer_place(uint64_t metadata_end, uint64_t length, uint64_t *out, struct fault *f)
+{
+    *out = metadata_end;
+    if (length == ANYWHERE)
+        return 0;
+    if (length < metadata_end + VHD_FOOTER_SIZE)
+        return fault_set(f, FAULT_VDISize, "a volume of %llu bytes is too short for an empty VHD",
+                         (unsigned long long) length);
+    *out = length - VHD_FOOTER_SIZE;
+    return 0;
+}
+
+static int make(int fd, const struct uuid *id, uint64_t size, uint64_t reserved, uint64_t length, struct fault *f)
 {
     struct vhd_footer footer = new_footer(id, size, VHD_DYNAMIC);
-    struct vhd_header header = new_header(size);
+    struct vhd_header header = new_header(reserved);
     struct vhd_batmap map = new_batmap(&header);
-    return write_image(fd, &footer, &header, &map, map.offset + (uint64_t) map.sectors * SECTOR_SIZE, f);
+    uint64_t end;
+    if (footer_place(map.offset + (uint64_t) map.sectors * SECTOR_SIZE, length, &end, f) < 0)
+        return -1;
+    return write_image(fd, &footer, &header, &map, end, f);
+}
+
+int vhd_make(int fd, const struct uuid *id, uint64_t size, struct fault *f)
+{
+    return make(fd, id, size, size, ANYWHERE, f);
+}
+
+int vhd_make_in(int fd, const struct uuid *id, uint64_t size, uint64_t length, struct fault *f)
+{
+    return make(fd, id, size, VHD_RESERVED, length, f);
 }
 
 /* ASCII as UTF-16; low: which byte of each pair holds the character. Returns the length. */
@@ -139,7 +158,7 @@ static size_t widen(const char *text, size_t low, unsigned char *out)
 /* What each locator holds. Both Windows forms are relative, as Xen's tools have it. */
 size_t vhd_locator_text(uint32_t code, const char *name, unsigned char out[SECTOR_SIZE])
 {
-    char text[NAME_ROOM + 16];
+    char text[VHD_NAME + 16];
     memset(out, 0, SECTOR_SIZE);
     if (code == VHD_LOCATOR_MACX) {
         snprintf(text, sizeof text, "file://./%s", name);
@@ -175,10 +194,11 @@ static int write_locators(int fd, struct vhd_header *header, const char *name, u
     return 0;
 }
 
-static int make_child(int fd, const struct uuid *id, const struct parent *parent, struct fault *f)
+static int make_child(int fd, const struct uuid *id, const struct vhd_origin *parent, uint64_t reserved,
+                      uint64_t length, struct fault *f)
 {
     struct vhd_footer footer = new_footer(id, parent->size, VHD_DIFFERENCING);
-    struct vhd_header header = new_header(parent->size);
+    struct vhd_header header = new_header(reserved);
     struct vhd_batmap map = new_batmap(&header);
     uint64_t end = map.offset + (uint64_t) map.sectors * SECTOR_SIZE;
     memcpy(header.parent_id, parent->id, sizeof header.parent_id);
@@ -186,7 +206,14 @@ static int make_child(int fd, const struct uuid *id, const struct parent *parent
     vhd_parent_name(parent->name, header.parent_name);
     if (write_locators(fd, &header, parent->name, end, &end) < 0)
         return fault_errno(f, FAULT_VDICreate, "write an empty VHD");
+    if (footer_place(end, length, &end, f) < 0)
+        return -1;
     return write_image(fd, &footer, &header, &map, end, f);
+}
+
+int vhd_make_child_in(int fd, const struct uuid *id, const struct vhd_origin *parent, uint64_t length, struct fault *f)
+{
+    return make_child(fd, id, parent, VHD_RESERVED, length, f);
 }
 
 static int parent_stat(int fd, struct stat *st, struct fault *f)
@@ -200,10 +227,10 @@ int vhd_make_child(int fd, const struct uuid *id, int parent_fd, const struct uu
     struct stat st;
     if (vhd_image_load(parent_fd, &image, f) < 0 || parent_stat(parent_fd, &st, f) < 0)
         return -1;
-    struct parent p = {.size = image.footer.size, .timestamp = vhd_time(st.st_mtime)};
+    struct vhd_origin p = {.size = image.footer.size, .timestamp = vhd_time(st.st_mtime)};
     snprintf(p.name, sizeof p.name, "%s.vhd", parent->text);
     memcpy(p.id, image.footer.id, sizeof p.id);
-    return make_child(fd, id, &p, f);
+    return make_child(fd, id, &p, p.size, ANYWHERE, f);
 }
 
 int vhd_make_child_of_raw(int fd, const struct uuid *id, int parent_fd, const struct uuid *parent, struct fault *f)
@@ -215,9 +242,9 @@ int vhd_make_child_of_raw(int fd, const struct uuid *id, int parent_fd, const st
     if (size == 0 || size > VHD_LARGEST)
         return fault_set(f, FAULT_VDISize, "a raw disk of %llu bytes cannot be the parent of a VHD",
                          (unsigned long long) st.st_size);
-    struct parent p = {.size = size, .timestamp = vhd_time(st.st_mtime)};
+    struct vhd_origin p = {.size = size, .timestamp = vhd_time(st.st_mtime)};
     snprintf(p.name, sizeof p.name, "%s.raw", parent->text);
-    return make_child(fd, id, &p, f);
+    return make_child(fd, id, &p, p.size, ANYWHERE, f);
 }
 
 int vhd_make_sibling(int fd, const struct uuid *id, int of_fd, struct fault *f)
@@ -232,8 +259,8 @@ int vhd_make_sibling(int fd, const struct uuid *id, int of_fd, struct fault *f)
         return -1;
     if (!uuid_is(&parent))
         return fault_set(f, FAULT_VDILoad, "the name of the image's parent holds no uuid");
-    struct parent p = {.size = image.footer.size, .timestamp = image.header.parent_timestamp};
+    struct vhd_origin p = {.size = image.footer.size, .timestamp = image.header.parent_timestamp};
     snprintf(p.name, sizeof p.name, "%s%s", parent.text, vhd_image_parent_is_raw(&image) ? ".raw" : ".vhd");
     memcpy(p.id, image.header.parent_id, sizeof p.id);
-    return make_child(fd, id, &p, f);
+    return make_child(fd, id, &p, p.size, ANYWHERE, f);
 }

@@ -26,6 +26,13 @@ static int write_footer(const struct vhd_image *leaf, uint64_t at)
 /* Both footers, where one is missing. */
 static int repair_footers(struct vhd_image *leaf, uint64_t data_end)
 {
+    if (leaf->end_lost && leaf->fixed) {
+        uint64_t end = leaf->file_size - VHD_FOOTER_SIZE;
+        errno = ENOSPC;
+        if (data_end > end || write_footer(leaf, end) < 0)
+            return -1;
+        leaf->end_lost = false;
+    }
     if (leaf->end_lost) {
         if (write_footer(leaf, data_end) < 0 || ftruncate(leaf->fd, (off_t) (data_end + VHD_FOOTER_SIZE)) < 0)
             return -1;
@@ -63,6 +70,10 @@ static int make_room(struct vhd_chain *chain, uint64_t end)
 {
     struct vhd_image *leaf = &chain->levels[0]->image;
     uint64_t stop = end;
+    if (end > chain->tail && leaf->fixed) {
+        errno = ENOSPC;
+        return -1;
+    }
     if (end > chain->tail) {
         stop = chain->tail + VHD_FOOTER_SIZE;
         if (write_footer(leaf, end) < 0)

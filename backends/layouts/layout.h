@@ -8,6 +8,7 @@
 extern const struct layout layout_dummy;
 extern const struct layout layout_file;
 extern const struct layout layout_lun;
+extern const struct layout layout_lvm;
 
 /* The disk with all its text copied into the arena. */
 struct vdi layout_copy(struct arena *a, const struct vdi *vdi);

@@ -1,14 +1,13 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "backends/tools/lvm.h"
 
+#include "backends/tools/dm.h"
 #include "server/base/cmd.h"
-#include <fcntl.h>
 #include <string.h>
 
 #define PROGRAM       "/sbin/lvm"
 #define SECONDS       120U
 #define WORDS_CEILING 4096U
-#define CONTROL       "/dev/mapper/control"
 #define METADATA_AREA "10M" /* of each device: thousands of volumes with their tags */
 
 /* What the host's own configuration may not decide. */
@@ -20,8 +19,8 @@
 
 struct lvm_scope lvm_scope(const char *const *devices, size_t count, int hold)
 {
-    AUTO_FD int control = open(CONTROL, O_RDWR | O_CLOEXEC);
-    return (struct lvm_scope){.devices = devices, .device_count = count, .hold = hold, .metadata_only = control < 0};
+    return (struct lvm_scope){
+        .devices = devices, .device_count = count, .hold = hold, .metadata_only = !dm_available()};
 }
 
 /* ------------------------------------------------------------------ argv */

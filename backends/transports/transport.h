@@ -7,6 +7,8 @@
 
 /* A directory of this machine (device_config location), or nothing at all for a type without that key. */
 extern const struct transport transport_here;
+/* Block devices of this machine (device_config device). */
+extern const struct transport transport_disks;
 
 /* LUNs of an iSCSI target. */
 extern const struct transport transport_iscsi;

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* vhd_write DIRECTORY VDI: writes into a disk as a data path would, through its chain. Standard input holds pieces,
-   each a line "<offset> <length>", both whole sectors, and that many bytes. Nothing else may use the disk meanwhile. */
+/* vhd_write DIRECTORY VDI: writes into a disk as a data path would, through its chain. DIRECTORY holds image files, or
+   is that of a volume group. Standard input holds pieces, each a line "<offset> <length>", both whole sectors, and that
+   many bytes. Nothing else may use the disk meanwhile. */
 #include "backends/images/vhd.h"
 #include "server/base/io.h"
 #include "server/base/own.h"
@@ -13,19 +14,23 @@
 
 #define LONGEST_PIECE (64U << 20)
 
-static int open_image(int dir, const struct uuid *vdi, const char *suffix, int flags)
+static int open_image(int dir, const struct uuid *vdi, bool raw, int flags)
 {
     char name[UUID_TEXT + 8];
-    snprintf(name, sizeof name, "%s%s", vdi->text, suffix);
-    return openat(dir, name, flags | O_CLOEXEC | O_NOFOLLOW);
+    snprintf(name, sizeof name, "%s%s", vdi->text, raw ? ".raw" : ".vhd");
+    int fd = openat(dir, name, flags | O_CLOEXEC | O_NOFOLLOW);
+    if (fd >= 0 || errno != ENOENT)
+        return fd;
+    snprintf(name, sizeof name, "%s%s", raw ? "LV-" : "VHD-", vdi->text);
+    return openat(dir, name, flags | O_CLOEXEC);
 }
 
 static int open_parent(void *context, const struct uuid *vdi, int *fd, struct fault *f)
 {
     const int *dir = context;
-    int found = open_image(*dir, vdi, ".vhd", O_RDONLY);
+    int found = open_image(*dir, vdi, false, O_RDONLY);
     if (found < 0)
-        found = open_image(*dir, vdi, ".raw", O_RDONLY);
+        found = open_image(*dir, vdi, true, O_RDONLY);
     if (found < 0)
         return fault_errno(f, FAULT_VDILoad, "open parent %s", vdi->text);
     *fd = found;
@@ -51,7 +56,7 @@ static int write_piece(struct vhd_chain *chain, bool *more, struct fault *f)
 static int write_all(int dir, const struct uuid *vdi, struct fault *f)
 {
     struct vhd_chain *chain;
-    AUTO_FD int leaf = open_image(dir, vdi, ".vhd", O_RDWR);
+    AUTO_FD int leaf = open_image(dir, vdi, false, O_RDWR);
     if (leaf < 0)
         return fault_errno(f, FAULT_VDILoad, "open %s", vdi->text);
     if (vhd_chain_open(leaf, true, open_parent, &dir, &chain, f) < 0)

@@ -1,0 +1,268 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""The lvm type as far as any kernel goes: volumes are made, forked, grown and removed on a loop device with the real lvm2,
+killed at every point on the way, and read by their extents. What needs device-mapper is in tests/vm."""
+import contextlib
+import http.client
+import json
+import os
+import struct
+import subprocess
+import sys
+import tempfile
+import unittest
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+import vhd  # noqa: E402
+from lab import MIB, Fault, LabTest, Repository, new_uuid  # noqa: E402
+
+EXTENT = 4 * MIB
+FIELDS = "lv_name,lv_size,lv_attr,lv_tags,pe_start,pvseg_start,pvseg_size,seg_start_pe"
+BROKEN = (OSError, http.client.HTTPException)  # the daemon died while it answered
+LIMIT = 40  # more points than any call passes
+
+
+def sh(*argv, check=True):
+    return subprocess.run(argv, check=check, capture_output=True, text=True, timeout=60).stdout
+
+
+class Loop:
+    """A sparse file as a block device."""
+
+    def __init__(self, size):
+        self.file = tempfile.NamedTemporaryFile(dir="/var/tmp")  # pylint: disable=consider-using-with
+        self.file.truncate(size)
+        self.path = sh("losetup", "-f", "--show", self.file.name).strip()
+
+    def close(self):
+        sh("losetup", "-d", self.path)
+        self.file.close()
+
+    def segments(self):
+        """Rows of lvm2 itself about what lies where."""
+        words = [] if os.path.exists("/dev/mapper/control") else ["--driverloaded", "n"]
+        text = sh("pvs", "--devices", self.path, *words, "--segments", "--reportformat", "json", "--units", "b",
+                  "--nosuffix", "-o", FIELDS)
+        return [row for row in json.loads(text)["report"][0]["pvseg"] if row["lv_name"]]
+
+    def volumes(self):
+        """name: (bytes, attributes, tags)"""
+        return {row["lv_name"]: (int(row["lv_size"]), row["lv_attr"], row["lv_tags"]) for row in self.segments()}
+
+    def content(self, name):
+        """The bytes of a volume."""
+        found = bytearray()
+        with open(self.path, "rb", buffering=0) as device:
+            for row in sorted(self.segments(), key=lambda row: int(row["seg_start_pe"])):
+                if row["lv_name"] == name:
+                    at = int(row["pe_start"]) + int(row["pvseg_start"]) * EXTENT
+                    length = int(row["pvseg_size"]) * EXTENT
+                    os.posix_fadvise(device.fileno(), at, length, os.POSIX_FADV_DONTNEED)
+                    found += os.pread(device.fileno(), length, at)
+        return bytes(found)
+
+    def put(self, name, data, offset):
+        """Writes into the first segment of a volume."""
+        row = next(row for row in self.segments() if row["lv_name"] == name and row["seg_start_pe"] == "0")
+        with open(self.path, "r+b", buffering=0) as device:
+            os.pwrite(device.fileno(), data, int(row["pe_start"]) + int(row["pvseg_start"]) * EXTENT + offset)
+            os.fsync(device.fileno())
+
+
+def footers(content):
+    """(size, hidden, parent's name) of a VHD that is a volume's content; both its footers must agree."""
+    start, head = content[:512], content[512:1536]
+    assert start == content[-512:], "the footer and its copy differ"
+    assert struct.unpack_from(">I", start, 64)[0] == vhd.checksum(start, 64)
+    assert struct.unpack_from(">I", head, 36)[0] == vhd.checksum(head, 36)
+    assert struct.unpack_from(">I", head, 28)[0] == 1 << 20, "its BAT has room for 2 TiB"
+    return struct.unpack_from(">Q", start, 48)[0], start[vhd.HIDDEN_AT], \
+        head[64:576].decode("utf-16-be").split("\0")[0]
+
+
+class Lvm(LabTest):
+    @classmethod
+    def setUpClass(cls):
+        try:
+            cls.loop = Loop(2048 * MIB)
+            sh("/sbin/lvm", "version")
+        except (OSError, subprocess.CalledProcessError) as broken:
+            print(f"skipped: no loop device or no lvm2 here: {broken}", file=sys.stderr)
+            sys.exit(77)
+        cls.addClassCleanup(cls.loop.close)
+        super().setUpClass()
+
+    def setUp(self):
+        self.lab.disarm()
+        if not self.lab.alive():
+            self.lab.start()
+        self.sr = Repository(self.lab.unix("xapi"), "lvm", new_uuid(), {"device": self.loop.path})
+        self.addCleanup(sh, "wipefs", "-qaf", self.loop.path)
+
+    def image(self, size=4 * MIB, kind="vhd"):
+        return self.sr.disk(size, vdi_sm_config={"type": kind})
+
+    def consistent(self):
+        """Each disk has its volume and each volume its disk; what a VHD says of itself is what the row says."""
+        self.sr("sr_scan")
+        rows, volumes = self.sr.contents(), self.loop.volumes()
+        names = {uuid: ("LV-" if row["format"] == "raw" else "VHD-") + uuid for uuid, row in rows.items()}
+        self.assertEqual(set(names.values()), set(volumes) - {"MGT"})
+        for uuid, row in rows.items():
+            self.assertEqual(row["state"], "live")
+            if row["format"] == "vhd":
+                parent = names[row["parent"]] if row["parent"] else ""
+                self.assertEqual(footers(self.loop.content(names[uuid])),
+                                 (int(row["size"]), int(row["hidden"]), parent))
+        return rows
+
+    def test_the_specifications_callers_get_raw_volumes_and_xapi_gets_vhds(self):
+        self.sr.made()
+        raw = self.sr.disk(5 * MIB)
+        image = self.sr.disk(10 * MIB, "label", "", "", "false", "19700101T00:00:00Z", "", "false")
+        volumes = self.loop.volumes()
+        self.assertEqual((volumes["LV-" + raw][0], volumes["VHD-" + image][0]), (8 * MIB, 16 * MIB))
+        self.consistent()
+        self.sr.config["allocation"] = "thin"
+        self.sr("sr_detach")
+        self.sr("sr_attach")
+        self.assertEqual(self.loop.volumes()["VHD-" + self.image(100 * MIB)][0], 8 * MIB)
+        self.assertEqual(self.loop.content("LV-" + raw), bytes(8 * MIB))
+
+    def test_new_volumes_show_nothing_of_old_ones(self):
+        self.sr.made()
+        for _ in range(3):
+            vdi = self.image(16 * MIB, "raw")
+            self.assertEqual(self.loop.content("LV-" + vdi), bytes(16 * MIB))
+            self.loop.put("LV-" + vdi, b"secret" * 1000, 5 * MIB)
+            self.sr("vdi_delete", vdi_uuid=vdi)
+        vdi = self.image(4 * MIB, "raw")
+        self.sr("vdi_resize", str(16 * MIB), vdi_uuid=vdi)
+        self.assertEqual(self.loop.content("LV-" + vdi), bytes(16 * MIB))
+
+    def test_an_end_that_was_anothers_is_not_believed(self):
+        """A volume that grew may end in the footer of a disk that is gone: its copy at the start counts."""
+        self.sr.made()
+        vdi = self.image(8 * MIB)
+        name, data = "VHD-" + vdi, bytearray(self.loop.content("VHD-" + vdi))
+        stranger = vhd.footer(64 * MIB)
+        self.loop.put(name, stranger, len(data) - 512)
+        self.sr("sr_scan")
+        self.assertEqual(self.sr.contents()[vdi]["state"], "live")
+        self.sr("vdi_resize", str(12 * MIB), vdi_uuid=vdi)
+        self.assertEqual(footers(self.loop.content(name)), (12 * MIB, 0, ""))
+
+    def test_labels_stand_in_the_metadata_volume_as_others_read_them(self):
+        self.sr.made()
+        vdi = self.image()
+        self.sr("vdi_update", vdi_uuid=vdi, name_label="<ä&\"'>", name_description="d" * 600)
+        content = self.loop.content("MGT")
+        sectors = [content[at:at + 512].decode().rstrip(" ") for at in range(0, 6 * 512, 512)]
+        self.assertEqual(sectors[0], f"XSSM:{6 * 512:<10}:1:2")
+        self.assertEqual(sectors[1], f'<?xml version="1.0" ?><uuid>{self.sr.uuid}</uuid><allocation>thick</allocation>')
+        self.assertEqual(sectors[4], "<vdi><name_label>&lt;ä&amp;&quot;&#39;&gt;</name_label><name_description>"
+                         + "d" * 222 + "</name_description>")
+        self.assertTrue(sectors[5].startswith(f"<uuid>{vdi}</uuid><is_a_snapshot>0</is_a_snapshot><snapshot_of></"))
+        self.assertTrue(sectors[5].endswith("<deleted>0</deleted></vdi>"))
+        self.sr("vdi_delete", vdi_uuid=vdi)
+        self.assertIn(b"<deleted>1</deleted></vdi>", self.loop.content("MGT"))
+        other = self.image()  # takes the place of the deleted one
+        self.assertEqual(self.loop.content("MGT")[:len(sectors[0])], sectors[0].encode())
+        self.assertIn(other.encode(), self.loop.content("MGT"))
+
+    def each_point(self, call, judge=lambda rows, point: None):
+        """call again and again, killed at its first, second … point, until it passes no more."""
+        points = []
+        for n in range(1, LIMIT):
+            self.lab.arm(f"*:kill:{n}")
+            try:
+                call()
+            except BROKEN:
+                self.assertTrue(self.lab.died())
+                points.append(self.lab.acted()[-1])
+                self.lab.start()
+                with self.subTest(point=points[-1]):
+                    judge(self.consistent(), points[-1])
+                continue
+            self.lab.disarm()
+            judge(self.consistent(), "none")
+            return points
+        return self.fail("points without end")
+
+    def test_killed_at_any_point_a_call_is_whole_or_gone(self):
+        self.sr.made()
+        for kind in ("raw", "vhd"):
+            vdi, sizes, known = self.image(8 * MIB, kind), iter(range(12, 400, 4)), set()
+
+            def unheard(rows, point):
+                if point not in ("result_committed", "none"):
+                    self.assertEqual(set(rows), known)
+                known.update(rows)
+
+            known.update(self.sr.contents())
+            points = self.each_point(lambda: self.image(4 * MIB, kind), unheard)
+            self.assertLess({"create_temp_made", "create_temp_synced", "create_published"}, set(points))
+            self.each_point(lambda: self.sr("vdi_resize", str(next(sizes) * MIB), vdi_uuid=vdi))
+            for method in ("vdi_snapshot", "vdi_clone"):
+                points = self.each_point(lambda: self.sr(method, vdi_uuid=vdi))
+                self.assertLess({"fork_child_made", "fork_linked", "fork_published", "fork_second_made", "fork_hidden"},
+                                set(points))
+        self.each_point(lambda: self.sr("vdi_delete", vdi_uuid=vdi))
+        for uuid in [uuid for uuid, row in self.sr.contents().items() if not row["hidden"]]:
+            self.sr("vdi_delete", vdi_uuid=uuid)
+        self.assertEqual(set(self.loop.volumes()), {"MGT"})
+
+    def test_killed_again_while_it_recovers(self):
+        self.sr.made()
+        vdi = self.image()
+        for first in range(1, LIMIT):
+            self.lab.arm(f"*:kill:{first}")
+            with contextlib.suppress(*BROKEN):
+                self.sr("vdi_clone", vdi_uuid=vdi)
+                self.assertGreater(first, 7)
+                self.lab.disarm()
+                break
+            self.assertTrue(self.lab.died())
+            for second in range(1, 4):
+                self.lab.launch(f"*:kill:{second}")
+                if self.lab.wait_ready():
+                    break
+                self.lab.end()
+            else:
+                self.lab.disarm()
+                self.lab.start()
+            self.lab.disarm()
+            self.consistent()
+            self.sr("vdi_resize", str((first + 2) * 4 * MIB), vdi_uuid=vdi)
+
+    def test_repositories_killed_at_any_point_leave_the_device_clean_or_whole(self):
+        for method in ("sr_create", "sr_delete"):
+            for n in range(1, LIMIT):
+                if method == "sr_delete":
+                    with contextlib.suppress(Fault):
+                        self.sr("sr_create", "0")
+                    self.sr("sr_attach")
+                self.lab.arm(f"*:kill:{n}")
+                try:
+                    self.sr(method, *["0"][:method == "sr_create"])
+                except BROKEN:
+                    self.assertTrue(self.lab.died())
+                    point = self.lab.acted()[-1]
+                    self.lab.start()
+                    with self.subTest(method=method, point=point):
+                        stands = sh("blkid", "-p", "-o", "value", "-s", "TYPE", self.loop.path, check=False).strip()
+                        self.assertEqual(stands, "LVM2_member" if (method, point) == ("sr_create", "result_committed")
+                                         else "")
+                    if stands:
+                        self.sr("sr_attach")
+                        self.sr("sr_delete")
+                    continue
+                self.lab.disarm()
+                break
+            if method == "sr_create":
+                self.sr("sr_attach")
+                self.sr("sr_delete")
+        self.assertEqual(sh("blkid", "-p", self.loop.path, check=False), "")
+
+
+if __name__ == "__main__":
+    unittest.main()
