@@ -60,6 +60,7 @@ struct sr {
     /* Where the document of a fault of connect goes, while a call runs that may connect the SR; NULL otherwise: then
        nobody would read it. */
     struct arena *scratch;
+    struct pulse *pulse; /* of a place on another machine, while it is connected; sr.c alone touches it */
     int hold; /* to be inherited by every child that works for the SR (struct cmd): recovery waits for them; -1: none */
     bool connected;
     _Atomic bool unfenced; /* found by the layout's attach: the medium has no means to do what the type promises */
@@ -74,6 +75,13 @@ struct sr {
    thread; the first reason stays. Returns -1 with EIO in f, or SRNoSpace when that was the reason: a sync that found no
    room has lost what was written all the same. */
 int sr_poison(struct sr *sr, struct fault *f, const char *fmt, ...) PRINTF(3, 4);
+
+/* Begins or ends (dir -1) to watch whether the place of this SR still answers. -1 with SRUnavailable. */
+int sr_watch(struct sr *sr, int dir, struct fault *f);
+/* SRUnavailable, with how long it has been so, when the place does not answer. sr_answers waits for an answer of now, a
+   few seconds at most; sr_known_silent never waits, and is for any thread as long as the SR is in this process. */
+int sr_answers(const struct sr *sr, struct fault *f);
+int sr_known_silent(struct sr *sr, struct fault *f);
 
 /* What a probe found. */
 struct found_sr {
@@ -202,6 +210,8 @@ struct layout {
 
 struct transport {
     const char *name;
+    bool remote; /* the place is on another machine, whose end must not keep this one: it is watched while connected */
+    bool shared; /* other hosts may reach the place at the same time; its owner may be any of them */
     /* Makes a place that did not exist, empty; SRExists when it holds something. For sr_create. */
     int (*create)(struct sr *sr, const struct plan *plan, struct fault *f);
     /* Removes what create made, if it is empty. For sr_delete, and to undo sr_create. */

@@ -177,6 +177,8 @@ static int check_place(const struct sr *sr, struct fault *f)
     struct stat st;
     if (sr->place.dir < 0)
         return 0;
+    if (sr_answers(sr, f) < 0)
+        return -1;
     if (stat(sr->place.path, &st) < 0)
         return fault_errno(f, FAULT_SRUnavailable, "SR %s is no longer at %s", sr->uuid.text, sr->place.path);
     if (st.st_dev != sr->place.device || st.st_ino != sr->place.inode)
@@ -216,8 +218,15 @@ static bool sound(const struct vdi *out, const struct uuid *uuid, uint64_t size)
 
 /* ------------------------------------------------------------------ SR */
 
+static void watch_nothing(struct sr *sr)
+{
+    struct fault ignored;
+    sr_watch(sr, -1, &ignored);
+}
+
 void backend_sr_release(struct sr *sr)
 {
+    watch_nothing(sr);
     if (sr->connected && sr->type->layout->sr_detach)
         sr->type->layout->sr_detach(sr);
     sr->connected = false;
@@ -233,6 +242,7 @@ void backend_sr_release(struct sr *sr)
 
 static int disconnect(struct sr *sr, struct fault *f)
 {
+    watch_nothing(sr);
     int r = sr->type->transport->disconnect(sr, f);
     backend_sr_release(sr);
     return result(sr, "disconnect", r, f);
@@ -240,10 +250,16 @@ static int disconnect(struct sr *sr, struct fault *f)
 
 static int connect_place(struct sr *sr, struct fault *f)
 {
+    struct fault ignored;
     if (!sr->place.path)
         sr->place.dir = -1;
     int r = result(sr, "connect", sr->type->transport->connect(sr, f), f);
     PROMISE(sr, "connect", r < 0 || sr->place.dir < 0 || sr->place.path);
+    if (r == 0 && sr->type->transport->remote && sr->place.dir >= 0 && !sr->pulse &&
+        sr_watch(sr, sr->place.dir, f) < 0) {
+        sr->type->transport->disconnect(sr, &ignored);
+        return -1;
+    }
     return r;
 }
 

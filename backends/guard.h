@@ -37,7 +37,8 @@ bool backend_offers(const struct sr_type *type, enum capability cap);
 int backend_refuse(const struct sr_type *type, enum capability cap, struct fault *f);
 /* The same for a capability as xapi names it ("VDI_CREATE"); false for a name that is none of ours. */
 bool backend_offers_named(const struct sr_type *type, const char *name);
-/* SRs of this type can be told apart on their medium, so that one without a row can be taken over. */
+/* SRs of this type can be told apart, by their medium or by where it is, so that one without a row can be taken over.
+ */
 bool backend_recognises(const struct sr_type *type);
 
 /* Disks of the type are chosen among those that are there, not made (driver.h, vdi_choose). */
@@ -57,7 +58,7 @@ int backend_sr_attach(struct sr *sr, struct fault *f);
 int backend_sr_hold(struct sr *sr, const struct uuid *vdis, size_t count, struct fault *f);
 /* The format of a disk for which nothing but a size was asked; "" where that is the format of all others. */
 const char *backend_plain_format(const struct sr_type *type);
-/* The other way; idempotent. */
+/* The other way, from wherever a process that died may have left it; idempotent. */
 int backend_sr_detach(struct sr *sr, struct fault *f);
 /* Frees what an SR holds in this process and leaves the place as it is, for a daemon that ends. Idempotent. */
 void backend_sr_release(struct sr *sr);

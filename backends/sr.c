@@ -1,6 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "backends/driver.h"
+
+#include "backends/pulse.h"
 #include <errno.h>
+#include <pthread.h>
 #include <stdarg.h>
 #include <string.h>
 
@@ -21,6 +24,48 @@ int sr_poison(struct sr *sr, struct fault *f, const char *fmt, ...)
     if (reason && atomic_compare_exchange_strong(&sr->poison, &none, reason))
         reason = NULL;
     return -1;
+}
+
+/* Guards the pulse of every SR: it is asked after by threads that do not have the SR's turn. Held briefly. */
+static pthread_mutex_t pulses = PTHREAD_MUTEX_INITIALIZER;
+
+static void set_pulse(struct sr *sr, struct pulse *p)
+{
+    pthread_mutex_lock(&pulses);
+    struct pulse *old = sr->pulse;
+    sr->pulse = p;
+    pthread_mutex_unlock(&pulses);
+    pulse_stop(old);
+}
+
+int sr_watch(struct sr *sr, int dir, struct fault *f)
+{
+    struct pulse *p = dir < 0 ? NULL : pulse_start(dir);
+    if (dir >= 0 && !p)
+        return fault_errno(f, FAULT_SRUnavailable, "watch the server of SR %s", sr->uuid.text);
+    set_pulse(sr, p);
+    return 0;
+}
+
+static const char *server_text(const struct sr *sr, char out[96])
+{
+    snprintf(out, 96, "the server of SR %s", sr->uuid.text);
+    return out;
+}
+
+int sr_answers(const struct sr *sr, struct fault *f)
+{
+    char text[96];
+    return sr->pulse ? pulse_feel(sr->pulse, server_text(sr, text), f) : 0;
+}
+
+int sr_known_silent(struct sr *sr, struct fault *f)
+{
+    char text[96];
+    pthread_mutex_lock(&pulses);
+    int r = sr->pulse ? pulse_known(sr->pulse, server_text(sr, text), f) : 0;
+    pthread_mutex_unlock(&pulses);
+    return r;
 }
 
 void found_add(struct arena *a, struct found_list *l, struct found_sr item)

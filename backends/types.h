@@ -45,6 +45,9 @@ const struct sr_type *sr_type_find(const char *name);
    type (NULL too), what ends in "password" or "_secret", in whatever case. */
 bool config_key_is_secret(const struct sr_type *type, const char *key);
 
+/* Some type has this key and takes this value for it. */
+bool config_takes(const char *key, const char *value);
+
 /* Checks a device_config against the type's keys: each required one there, each value of its kind, no unknown key
    (InvalidArg; SRmaster, which xapi puts into every call, is known everywhere). When partial is set, as for a probe,
    nothing but what is there is checked, and keys marked REQUIRED are still required. */

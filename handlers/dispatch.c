@@ -64,17 +64,19 @@ static const struct sr_type *type_of(struct dispatch *d, const struct call *c)
     return known || !c->keys.type ? known : sr_type_find(c->keys.type);
 }
 
-/* device_config without what the transport of the call put into it: SRmaster (xapi), type (/RPC2). */
+/* device_config without what the transport of the call put into it: SRmaster (xapi), type (/RPC2). A type that is none
+   of an SR is left where a driver has a key of that name. */
 static void take_config(struct call *c, const struct pairs *given)
 {
     struct pairs p = {ARENA_ARRAY(c->arena, struct pair, given->count), 0};
     for (size_t i = 0; i < given->count; i++) {
-        if (strcmp(given->items[i].key, "type") == 0 && !c->type)
-            c->keys.type = given->items[i].value;
-        else if (strcmp(given->items[i].key, "SRmaster") == 0)
-            c->keys.slave = strcmp(given->items[i].value, "false") == 0;
+        const struct pair *item = &given->items[i];
+        if (strcmp(item->key, "type") == 0 && !c->type && !config_takes(item->key, item->value))
+            c->keys.type = item->value;
+        else if (strcmp(item->key, "SRmaster") == 0)
+            c->keys.slave = strcmp(item->value, "false") == 0;
         else
-            p.items[p.count++] = given->items[i];
+            p.items[p.count++] = *item;
     }
     c->keys.config = p;
 }
@@ -223,6 +225,24 @@ static int authorise(struct dispatch *d, const struct call *c, struct fault *f)
     return verbs & (unsigned) m->verb ? 0 : deny(c, m->name, f);
 }
 
+/* What was taken can be given back however the medium is. */
+static bool gives_back(const struct method *m)
+{
+    return m->phases->link == LINK_DETACHES || m->phases == &vdi_detach_phases || m->phases == &vdi_deactivate_phases ||
+           m->phases == &vdi_detach_from_config_phases;
+}
+
+/* A call that could only wait for a server that is gone is refused before it takes a place in the SR's queue. */
+static int check_standing(struct dispatch *d, const struct call *c, struct fault *f)
+{
+    const struct method *m = c->method;
+    if (m->lock <= LOCK_ROWS)
+        return 0;
+    if (registry_serves(d->registry, &c->keys.sr, m->phases->link == LINK_ATTACHES, f) < 0)
+        return -1;
+    return gives_back(m) ? 0 : registry_answers(d->registry, &c->keys.sr, f);
+}
+
 static int prepare(struct dispatch *d, struct call *c, const char *name, struct value *const *params, size_t count,
                    struct fault *f)
 {
@@ -235,9 +255,7 @@ static int prepare(struct dispatch *d, struct call *c, const char *name, struct 
     if (authorise(d, c, f) < 0 || check_disk_named(c, f) < 0 || check_type(d, c, f) < 0 || check_boot(d, c, f) < 0 ||
         check_master(d, c, f) < 0)
         return -1;
-    if (c->method->lock <= LOCK_ROWS)
-        return 0;
-    return registry_serves(d->registry, &c->keys.sr, c->method->phases->link == LINK_ATTACHES, f);
+    return check_standing(d, c, f);
 }
 
 bool dispatch_prepare(struct dispatch *d, struct call *call, const char *method, struct value *const *params,

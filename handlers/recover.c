@@ -78,15 +78,25 @@ static int read_wanted(struct txn *t, void *arg, struct fault *f)
     return 0;
 }
 
+/* A place that could not be left is one that is still attached. */
+static int settle_detach(struct call *c, enum settled *how, struct fault *f)
+{
+    *how = SETTLED_UNDONE;
+    if (!c->work->last || c->sr->connected)
+        return 0;
+    if (backend_sr_detach(c->sr, f) < 0)
+        return backend_sr_attach(c->sr, f);
+    *how = SETTLED_DONE;
+    return 0;
+}
+
 /* sr_attach and sr_detach make only kernel state, which a start brings in line with the attachments. */
 static int settle_connection(struct call *c, enum settled *how, struct fault *f)
 {
     *how = SETTLED_UNDONE;
     if (c->method->phases->link == LINK_ATTACHES)
         return c->work->last ? backend_sr_detach(c->sr, f) : 0;
-    if (c->work->last && !c->sr->connected)
-        *how = SETTLED_DONE;
-    return 0;
+    return settle_detach(c, how, f);
 }
 
 /* The fault is about the disk's own image, and not about the medium it is on. */

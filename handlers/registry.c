@@ -176,6 +176,15 @@ int registry_serves(struct registry *r, const struct uuid *uuid, bool may_retry,
     return result;
 }
 
+int registry_answers(struct registry *r, const struct uuid *uuid, struct fault *f)
+{
+    pthread_mutex_lock(&r->lock);
+    struct entry *e = find_locked(r, uuid);
+    int result = e ? sr_known_silent(&e->sr, f) : 0;
+    pthread_mutex_unlock(&r->lock);
+    return result;
+}
+
 bool registry_is_stuck(struct registry *r, const struct uuid *uuid)
 {
     pthread_mutex_lock(&r->lock);

@@ -35,6 +35,9 @@ void registry_stand(struct registry *r, const struct uuid *uuid, enum sr_standin
 /* 0 when calls may run; -1 with SRUnavailable when it is recovering or stuck (unless may_retry and it is stuck).
    Unknown SRs are fine: whoever needs them says so. */
 int registry_serves(struct registry *r, const struct uuid *uuid, bool may_retry, struct fault *f);
+/* SRUnavailable when the SR's place is known not to answer: sr_known_silent of whatever SR has this uuid. Any thread.
+ */
+int registry_answers(struct registry *r, const struct uuid *uuid, struct fault *f);
 bool registry_is_stuck(struct registry *r, const struct uuid *uuid);
 /* The type of an SR, NULL when unknown. */
 const struct sr_type *registry_type(struct registry *r, const struct uuid *uuid);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "backends/directory.h"
 #include "backends/layouts/file.h"
+#include "backends/types.h"
 #include "server/base/io.h"
 #include "server/base/point.h"
 #include <errno.h>
@@ -210,13 +211,14 @@ static int check_empty(struct sr *sr, bool *empty, struct fault *f)
     return 0;
 }
 
+/* Where other hosts reach the place too, its owner is one of them and may well be at work. */
 static int check_ours(struct sr *sr, const struct marker *m, struct fault *f)
 {
     if (!uuid_equal(&m->sr, &sr->uuid))
         return fault_set(f, FAULT_SRUnavailable, "the marker in %s is that of SR %s, not of %s", sr->place.path,
                          m->sr.text, sr->uuid.text);
     if (!uuid_equal(&m->server, &sr->settings->server))
-        return fault_set(f, FAULT_SRInUse,
+        return fault_set(f, sr->type->transport->shared ? FAULT_SRUnavailable : FAULT_SRInUse,
                          "SR %s belongs to server %s; this is %s. When that one is gone for good, adopt=true in "
                          "device_config takes the SR over",
                          sr->uuid.text, m->server.text, sr->settings->server.text);

@@ -7,6 +7,7 @@
 
 extern const struct layout layout_dummy;
 extern const struct layout layout_file;
+extern const struct layout layout_iso;
 extern const struct layout layout_lun;
 extern const struct layout layout_lvm;
 

@@ -9,6 +9,10 @@
 extern const struct transport transport_here;
 /* Block devices of this machine (device_config device). */
 extern const struct transport transport_disks;
+/* A directory of an NFS server, named by the SR (server, serverpath). */
+extern const struct transport transport_mount_nfs;
+/* A directory of discs, of this machine or of an NFS or SMB server (location, type, legacy_mode). */
+extern const struct transport transport_iso;
 
 /* LUNs of an iSCSI target. */
 extern const struct transport transport_iscsi;

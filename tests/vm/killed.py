@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Calls that connect and disconnect an SR, killed at every fault point they pass: what the daemon then finds when it is
+started again is brought to an end, and nothing of it stays on the host or on the medium."""
+import http.client
+import os
+import sys
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "e2e"))
+from lab import Fault  # noqa: E402
+
+BROKEN = (OSError, http.client.HTTPException)
+LIMIT = 40  # more points than any of these calls passes
+BEFORE = {"sr_create": (), "sr_attach": ("sr_create",), "sr_detach": ("sr_create", "sr_attach"),
+          "sr_delete": ("sr_create",)}
+
+
+def call(sr, method, op=None):
+    return sr(method, *(("0",) if method == "sr_create" else ()), op=op)
+
+
+def once(lab, sr, method, spec):
+    """The call, during which an armed point acts; the point's name, or None when it is not passed."""
+    lab.arm(spec)
+    before = len(lab.acted())
+    try:
+        call(sr, method)
+        ended = None
+    except BROKEN:
+        assert lab.died(), "the connection broke but no point killed"
+        return lab.acted()[-1]
+    except Fault as fault:
+        ended = fault
+    lab.disarm()
+    acted = lab.acted()[before:]
+    assert ended is None or acted, ended
+    return acted[0] if acted else None
+
+
+def finish(test, sr, method):
+    """From wherever the call stopped to the end of the SR's life."""
+    if method == "sr_create":
+        try:
+            call(sr, "sr_create")
+        except Fault as fault:
+            test.assertEqual(fault.code, 42, fault.text)
+    if method != "sr_delete":
+        call(sr, "sr_attach")
+        sr("sr_scan")
+        call(sr, "sr_detach")
+    test.clean()
+    call(sr, "sr_delete")
+
+
+def trial(test, lab, new, gone, method, spec):
+    """One call of which one point acts. The point's name, or None."""
+    sr = new()
+    for earlier in BEFORE[method]:
+        call(sr, earlier)
+    point = once(lab, sr, method, spec)
+    if not lab.alive():
+        lab.start()
+    with test.subTest(method=method, point=point, spec=spec):
+        if method == "sr_attach" and point not in (None, "result_committed"):
+            test.clean()
+        finish(test, sr, method)
+        test.clean()
+        gone(sr)
+    return point
+
+
+def at(test, lab, new, gone, method, *points):
+    """Killed at these points, and failed at them."""
+    for point in points:
+        for action in ("kill", "eio"):
+            test.assertEqual(trial(test, lab, new, gone, method, f"{point}:{action}:1"), point)
+
+
+def everywhere(test, lab, new, gone):
+    """Killed and failed at all points of all these calls. new(): an SR that does not exist; gone(sr): its medium is as it
+    was before. test.clean(): the host is."""
+    for method in BEFORE:
+        for action in ("kill", "eio"):
+            for n in range(1, LIMIT):
+                if not trial(test, lab, new, gone, method, f"*:{action}:{n}"):
+                    break
+            test.assertLess(n, LIMIT - 1, "it passes points without end")
