@@ -10,6 +10,7 @@
 #include "server/base/log.h"
 #include <inttypes.h>
 #include <string.h>
+#include <unistd.h>
 
 /* A disk as its LUN is now. */
 struct lun {
@@ -323,27 +324,59 @@ static int lun_vdi_deactivate(struct sr *sr, const struct vdi *vdi, struct fault
     return fence_drop(lun.path, f);
 }
 
-/* This machine takes the reservation under the next epoch, and keeps it until the disk is activated again: whoever was
-   registered under this one, or an older, writes no more. */
+/* The link of the disk leads to another device from now on. */
+static int lead_to(const char *link, const char *name, struct arena *a, struct fault *f)
+{
+    const char *temp = arena_printf(a, "%s.new", link);
+    unlink(temp);
+    if (symlink(arena_printf(a, "/dev/%s", name), temp) < 0 || rename(temp, link) < 0)
+        return fault_errno(f, FAULT_ISCSIDevice, "change link %s", link);
+    return 0;
+}
+
+/* Programs of this machine that have the disk open lose it with its device: reservations know no programs, and the path
+   they wrote by is the one that is registered next. */
+static int cut_off(const struct lun *lun, struct arena *a, struct fault *f)
+{
+    const char **names, *name = "";
+    struct scsi_disk path;
+    size_t count;
+    if (scsi_paths(lun->path, a, &names, &count, f) < 0)
+        return -1;
+    for (size_t i = 0; i < count; i++) {
+        if (!scsi_disk_at(arena_printf(a, "/dev/%s", names[i]), a, &path))
+            return fault_set(f, FAULT_ISCSIDevice, "%s is no disk any more", names[i]);
+        if (scsi_renew(&path, a, &name, f) < 0)
+            return -1;
+    }
+    return count == 1 ? lead_to(lun->path, name, a, f) : 0;
+}
+
+/* The key that takes the disk is newer than the one shut out, and older than any that will be granted. It is kept, so
+   that who was shut out stays so until the next writer's key is there. */
 static int lun_vdi_fence(struct sr *sr, const struct vdi *vdi, const char *holder, uint64_t epoch, struct fault *f)
 {
-    AUTO_ARENA struct arena *a = arena_new(4 << 20);
+    AUTO_ARENA struct arena *a = arena_new(8 << 20);
     struct lun lun;
     (void) holder;
     if (find_lun(sr, &vdi->uuid, a, &lun, f) < 0)
         return -1;
-    return fence_take(lun.path, fence_key(&sr->settings->server, epoch + 1), FAULT_VDIInUse, f);
+    if (sr->unfenced)
+        return fault_set(f, FAULT_Unimplemented, "the target of SR %s knows no reservations", sr->uuid.text);
+    if (cut_off(&lun, a, f) < 0)
+        return -1;
+    return fence_take(lun.path, fence_key(&sr->settings->server, epoch + 1), FAULT_LockErr, f);
 }
 
 static int lun_epoch_seen(struct sr *sr, uint64_t *out, struct fault *f)
 {
-    *out = 0;
+    uint64_t newest = 0, seen;
     for (size_t i = 0; i < sr->place.device_count && !sr->unfenced; i++) {
-        uint64_t newest;
-        if (fence_newest(sr->place.devices[i], &sr->settings->server, &newest, f) < 0)
+        if (fence_newest(sr->place.devices[i], &sr->settings->server, &seen, f) < 0)
             return -1;
-        *out = newest > *out ? newest : *out;
+        newest = seen > newest ? seen : newest;
     }
+    *out = newest;
     return 0;
 }
 

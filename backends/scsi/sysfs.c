@@ -11,8 +11,12 @@
 #include <poll.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
 
 enum { ATTRIBUTE_MAX = 4096, SESSIONS_MAX = 1024, DISKS_MAX = 16384, SECTOR = 512, EVENT_WAIT_MS = 100 };
+
+#define RENEW_NS (15 * INT64_C(1000000000))
 
 const char *scsi_sysfs = "/sys";
 
@@ -283,6 +287,19 @@ bool scsi_disk_at(const char *path, struct arena *a, struct scsi_disk *out)
     return scsi_paths(path, a, &names, &count, &ignored) == 0 && disk_named(names[0], a, out);
 }
 
+bool scsi_disk_ready(const struct scsi_disk *disk)
+{
+    AUTO_ARENA struct arena *a = arena_new(1 << 20);
+    unsigned wanted_major, wanted_minor;
+    struct stat st;
+    if (!disk->name[0] || !disk->size)
+        return false;
+    AUTO_FD int fd = open(arena_printf(a, "/dev/%s", disk->name), O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+    const char *number = read_text(a, arena_printf(a, "%s/class/block/%s/dev", scsi_sysfs, disk->name));
+    return fd >= 0 && fstat(fd, &st) == 0 && sscanf(number, "%u:%u", &wanted_major, &wanted_minor) == 2 &&
+           major(st.st_rdev) == wanted_major && minor(st.st_rdev) == wanted_minor;
+}
+
 int scsi_paths(const char *path, struct arena *a, const char ***out, size_t *count, struct fault *f)
 {
     const char *name = kernel_name(a, path);
@@ -320,6 +337,35 @@ int scsi_forget(const struct scsi_disk *disk, struct fault *f)
     const char *path =
         arena_printf(a, "%s/bus/scsi/devices/%u:0:0:%" PRIu64 "/delete", scsi_sysfs, disk->host, disk->lun);
     return write_text(path, "1", f) < 0 && errno != ENOENT && errno != ENODEV ? -1 : 0;
+}
+
+/* The disk's device as it is now; "" while it has none. */
+static const char *name_now(const struct scsi_disk *disk, struct arena *a)
+{
+    struct scsi_disk *disks;
+    size_t count;
+    struct fault ignored;
+    if (scsi_disks(disk->host, a, &disks, &count, &ignored) < 0)
+        return "";
+    for (size_t i = 0; i < count; i++)
+        if (disks[i].lun == disk->lun && strcmp(disks[i].id, disk->id) == 0 && scsi_disk_ready(&disks[i]))
+            return disks[i].name;
+    return "";
+}
+
+int scsi_renew(const struct scsi_disk *disk, struct arena *a, const char **name, struct fault *f)
+{
+    AUTO_FD int events = scsi_events_open();
+    int64_t until = clock_boot_ns() + RENEW_NS;
+    if (scsi_forget(disk, f) < 0 || scsi_scan(disk->host, arena_printf(a, "%" PRIu64, disk->lun), f) < 0)
+        return -1;
+    while (!(*name = name_now(disk, a))[0]) {
+        if (clock_boot_ns() >= until)
+            return fault_set(f, FAULT_ISCSIDevice, "LUN %" PRIu64 ", %s, is not found again after 15 s", disk->lun,
+                             disk->id);
+        scsi_events_wait(events, until);
+    }
+    return 0;
 }
 
 int scsi_rescan(const char *name, struct fault *f)

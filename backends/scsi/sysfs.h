@@ -30,6 +30,9 @@ struct scsi_disk {
 int scsi_disks(unsigned host, struct arena *a, struct scsi_disk **out, size_t *count, struct fault *f);
 /* The disk a block device is ("/dev/sda", or a link to it); false when it is no SCSI disk, or gone. */
 bool scsi_disk_at(const char *path, struct arena *a, struct scsi_disk *out);
+/* The disk has a size and a device node, and the node is this disk's: for a moment it may be that of one of the same
+   name before. */
+bool scsi_disk_ready(const struct scsi_disk *disk);
 /* Names of the SCSI disks beneath a block device: itself, or the paths of a multipath map. */
 int scsi_paths(const char *path, struct arena *a, const char ***out, size_t *count, struct fault *f);
 
@@ -37,6 +40,9 @@ int scsi_paths(const char *path, struct arena *a, const char ***out, size_t *cou
 int scsi_scan(unsigned host, const char *lun, struct fault *f);
 /* The kernel forgets the disk. One that is gone is success. */
 int scsi_forget(const struct scsi_disk *disk, struct fault *f);
+/* Whoever has the disk open has nothing any more: the kernel forgets it, what is under way comes to its end, and the
+   LUN is found again as another device, whose name is *name then. ISCSIDevice. */
+int scsi_renew(const struct scsi_disk *disk, struct arena *a, const char **name, struct fault *f);
 /* The kernel reads its size and identity again. */
 int scsi_rescan(const char *name, struct fault *f);
 

@@ -3,6 +3,7 @@
    in this SR's session. Kernel state and open-iscsi's records are all there is; both carry the interface's name. */
 #include "backends/transports/iscsi.h"
 
+#include "backends/tools/blkid.h"
 #include "backends/transports/transport.h"
 #include "backends/types.h"
 #include "server/base/point.h"
@@ -19,10 +20,16 @@ static const char *iface_of(const struct uuid *sr, struct arena *a)
     return arena_printf(a, "smapi-%s", sr->text);
 }
 
+/* LUNs are the disks of the layout, however many there are; others write on the one they are given. */
+static bool takes_all(const struct layout *layout)
+{
+    return strcmp(layout->name, "lun") == 0;
+}
+
 /* What a layout that needs LUNs says without one; the reference's clients know 107, the specification's text 89. */
 static enum fault_code lun_fault(const struct layout *layout, bool probing)
 {
-    if (strcmp(layout->name, "lun") == 0)
+    if (takes_all(layout))
         return FAULT_NONE;
     return probing && strcmp(layout->name, "lvm") == 0 ? FAULT_ConfigSCSIid : FAULT_ConfigLUNIDMissing;
 }
@@ -163,7 +170,12 @@ static int open_place(struct sr *sr, struct iscsi_want *w, struct arena *a, stru
     w->lun_missing = lun_fault(sr->type->layout, false);
     if (iscsi_connect(w, f) < 0)
         return -1;
-    return iscsi_disks(w, &disks, &count, f) < 0 || fill_place(sr, disks, count, a, f) < 0 ? -1 : 0;
+    if (iscsi_disks(w, &disks, &count, f) < 0 || fill_place(sr, disks, count, a, f) < 0)
+        return -1;
+    if (!takes_all(sr->type->layout) && sr->place.device_count > 1)
+        return fault_set(f, FAULT_LVMOneLUN, "%zu LUNs are named, and type %s takes one", sr->place.device_count,
+                         sr->type->name);
+    return 0;
 }
 
 static int iscsi_transport_disconnect(struct sr *sr, struct fault *f)
@@ -206,6 +218,8 @@ static int iscsi_transport_refresh(struct sr *sr, struct fault *f)
     struct scsi_disk *disks;
     size_t count;
     w.who.hold = sr->hold;
+    if (!takes_all(sr->type->layout))
+        return 0; /* the one LUN is the place; sr_attach looks for its size */
     if (iscsi_refresh(&w, f) < 0 || iscsi_disks(&w, &disks, &count, f) < 0)
         return -1;
     if (fill_place(sr, disks, count, a, f) < 0)
@@ -214,11 +228,31 @@ static int iscsi_transport_refresh(struct sr *sr, struct fault *f)
     return 0;
 }
 
-/* A target is made by whoever runs it, not by us. */
+/* Nothing is ever put over what stands on a LUN. */
+static int check_empty(const struct place *place, struct arena *a, struct fault *f)
+{
+    for (size_t i = 0; i < place->device_count; i++) {
+        struct device d;
+        if (device_look(place->devices[i], a, &d, f) < 0)
+            return -1;
+        if (strcmp(d.signature, "LVM2_member") == 0)
+            return fault_set(f, FAULT_LVMPartInUse, "%s is a physical volume (%s) already", d.path, d.uuid);
+        if (d.user || d.system)
+            return fault_set(f, FAULT_SRInUse, "%s %s", d.path, d.user ? d.user : "holds the system");
+        if (d.signature[0])
+            return fault_set(f, FAULT_SRExists, "%s is not empty: it holds %s", d.path, d.signature);
+    }
+    return 0;
+}
+
+/* A target is made by whoever runs it, not by us; what a layout is to write on must be empty. */
 static int iscsi_transport_create(struct sr *sr, const struct plan *plan, struct fault *f)
 {
-    (void) sr, (void) plan, (void) f;
-    return 0;
+    AUTO_ARENA struct arena *a = arena_new(8 << 20);
+    (void) plan;
+    if (takes_all(sr->type->layout))
+        return 0;
+    return iscsi_transport_connect(sr, f) < 0 ? -1 : check_empty(&sr->place, a, f);
 }
 
 /* What a connection that never came to be left. */

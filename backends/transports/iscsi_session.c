@@ -311,8 +311,7 @@ static int list_disks(const struct iscsi_want *w, struct scsi_disk **out, size_t
     for (size_t i = 0; i < sessions; i++)
         for (size_t j = 0; j < counts[i]; j++) {
             disks[n] = lists[i][j];
-            *ready = *ready && disks[n].name[0] && disks[n].size &&
-                     access(arena_printf(w->arena, "/dev/%s", disks[n].name), F_OK) == 0;
+            *ready = *ready && scsi_disk_ready(&disks[n]);
             n++;
         }
     *out = disks;

@@ -417,6 +417,25 @@ class Fencing(IscsiTest):
         self.sr_.activated(self.vdi)
         self.sr_.released(self.vdi)
 
+    def test_a_holder_whose_lease_is_broken_loses_the_disk_it_has_open(self):
+        epoch = self.sr_.activated(self.vdi)
+        path = self.sr_("vdi_attach", "true", vdi_uuid=self.vdi)["params"]
+        fd = os.open(path, os.O_WRONLY | os.O_SYNC)
+        self.addCleanup(os.close, fd)
+        os.pwrite(fd, b"mine" + bytes(508), 0)
+        self.lab.admin().call("smapi.lease_break", sr_uuid=self.sr_.uuid, vdi_uuid=self.vdi, host=self.lab.local_host,
+                              epoch=str(epoch), evidence="fenced", reason="a test")
+        with self.assertRaises(OSError):
+            os.pwrite(fd, bytes(512), 0)
+        with self.assertRaises(OSError):
+            write(self.other, bytes(512))
+        self.assertEqual(read(path, 4), b"mine")
+        self.assertEqual([int(key, 16) & (1 << 40) - 1 for key in self.keys()], [epoch + 1])
+        second = self.sr_.activated(self.vdi)
+        self.assertGreater(second, epoch)
+        write(path, b"next" + bytes(508))
+        self.sr_.released(self.vdi)
+
     def test_a_target_without_reservations_works_and_is_not_called_fenced(self):
         for store in self.store.stores.values():
             kit.put(f"{store}/attrib/emulate_pr", 0)
@@ -425,6 +444,28 @@ class Fencing(IscsiTest):
         self.sr_.activated(self.vdi)
         self.assertEqual(self.sr_.page(limit=1)["sr"]["fencing"], "advisory")
         self.sr_.released(self.vdi)
+
+
+class Rebuilt(IscsiTest):
+    """Alone with its daemon, since what it does makes every disk of the daemon wait."""
+
+    def test_an_epoch_on_a_disk_that_this_server_does_not_remember_makes_writers_wait(self):
+        self.target([8 * MIB])
+        self.addCleanup(kit.logout, IQN)
+        other = kit.login(IQN, other=OTHER)
+        sr = self.sr()
+        vdi = sr.disk(MIB)
+        epoch = sr.activated(vdi)
+        mine = next(line.strip() for line in sh("sg_persist", "-n", "-i", "-k", other).splitlines() if "0x53" in line)
+        sr.released(vdi)
+        newer = hex(int(mine, 16) & ~((1 << 40) - 1) | epoch + (1 << 21))
+        sh("sg_persist", "-n", "-o", "--register", f"--param-sark={newer}", other)
+        sr("sr_detach")
+        sr("sr_attach")
+        sr("vdi_attach", "true", vdi_uuid=vdi)
+        with self.refused(24, "rebuilt"):
+            sr("vdi_activate", "true", vdi_uuid=vdi)
+        sh("sg_persist", "-n", "-o", "--clear", f"--param-rk={newer}", other)
 
 
 if __name__ == "__main__":
