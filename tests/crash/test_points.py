@@ -15,7 +15,7 @@ from oracle import RECIPES, changing, consistent, picture, series  # noqa: E402
 
 BROKEN = (OSError, http.client.HTTPException)
 IN_RECOVERY = {"recovery_before_op", "recovery_after_op"}
-IN_A_GUEST = ("iscsi_", "fence_")  # of types that need one: tests/vm passes these points
+IN_A_GUEST = ("iscsi_", "fence_", "mount_", "volume_")  # of types that need one: tests/vm passes these points
 LABS = 2   # at a time
 LIMIT = 60  # more points than any call passes
 ENOUGH = 3  # failures of one series
