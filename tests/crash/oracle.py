@@ -3,7 +3,6 @@
 outside whether it was done."""
 import functools
 import os
-import subprocess
 import threading
 import time
 
@@ -88,20 +87,6 @@ def attached(sr):
             return fault.code == 46
         raise
     raise AssertionError("a disk that does not exist was attached")
-
-
-_knows_fsck = {}
-
-
-def fsck(program, config):
-    """What smapid --fsck says of the store and the media, "" when it finds no difference."""
-    if program not in _knows_fsck:
-        usage = subprocess.run([program, "--help"], capture_output=True, check=True, text=True)
-        _knows_fsck[program] = "--fsck" in usage.stdout
-    if not _knows_fsck[program]:
-        return ""
-    run = subprocess.run([program, "--config", config, "--fsck"], capture_output=True, check=False, text=True)
-    return "" if run.returncode == 0 else f"{run.returncode} {run.stdout}{run.stderr}"
 
 
 class Recipe:

@@ -24,7 +24,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."
 from client import Fault  # noqa: E402
 from lab import new_uuid, rounds  # noqa: E402
 from oracle import consistent, listed, series  # noqa: E402
-from shim import BROKEN, ENOUGH, FAIL, FAIL_ON, HIDE, KILL, check_fsck, each, tmp_in_memory  # noqa: E402
+from shim import BROKEN, ENOUGH, FAIL, FAIL_ON, HIDE, KILL, each, tmp_in_memory  # noqa: E402
 from test_kill_calls import repeat, settled  # noqa: E402
 
 DEEP = rounds(1) > 1

@@ -18,7 +18,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."
 from lab import new_uuid, rounds  # noqa: E402
 from oracle import consistent, series  # noqa: E402
 from power import Run, Tree  # noqa: E402
-from shim import BROKEN, ENOUGH, KILL, check_fsck, each, tmp_in_memory  # noqa: E402
+from shim import BROKEN, ENOUGH, KILL, each, tmp_in_memory  # noqa: E402
 from test_kill_calls import repeat, settled  # noqa: E402
 
 DEEP = rounds(1) > 1
