@@ -46,6 +46,8 @@ struct lvm_scope lvm_sr_scope(const struct sr *sr);
 /* The group as it stands, checked to be the one attached and this server's. SRUnavailable when it is not. Any thread.
  */
 int lvm_group(struct sr *sr, struct arena *a, struct lvm_vg **out, struct fault *f);
+/* The group as it was last read, for a host that must let go of a medium that is gone; NULL when it is not known. */
+struct lvm_vg *lvm_group_last(struct sr *sr, struct arena *a);
 /* As the functions of lvm.h without the scope, for commands after which the group need not be read again. */
 int lvm_rename(struct sr *sr, const char *lv, const char *name, enum fault_code code, struct fault *f);
 int lvm_change(struct sr *sr, const char *lv, enum lvm_access access, const char *add, const char *drop,
@@ -58,6 +60,7 @@ int lvm_sr_delete(struct sr *sr, const struct plan *plan, struct fault *f);
 int lvm_sr_attach(struct sr *sr, struct fault *f);
 void lvm_sr_detach(struct sr *sr);
 int lvm_sr_check(struct sr *sr, struct fault *f);
+int lvm_sr_look(struct sr *sr, struct fault *f);
 /* Undoes an sr_create of this plan; sr_delete from wherever it stopped, *empty false when the SR still holds something.
  */
 int lvm_sr_undo(struct sr *sr, const struct plan *plan, struct fault *f);
@@ -162,6 +165,11 @@ int lvm_chain_read(const struct lvm_vg *vg, const struct uuid *uuid, struct lvm_
 int lvm_sr_scan(struct sr *sr, const struct vdi_list *known, struct arena *a, struct vdi_list *out,
                 struct sr_totals *totals, struct fault *f);
 int lvm_sr_totals(struct sr *sr, struct sr_totals *out, struct fault *f);
+
+/* ---- lvm_judge.c: what should not be in the group */
+
+int lvm_sr_judge(struct sr *sr, struct findings *out, struct fault *f);
+int lvm_vdi_verify(struct sr *sr, const struct vdi *vdi, struct fault *f);
 
 /* ---- lvm_mgt.c: labels and the like, for a server without this one's store */
 

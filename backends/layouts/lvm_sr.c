@@ -171,26 +171,27 @@ static int fill_cache(struct sr *sr, const unsigned char *heads, struct fault *f
 {
     struct lvm_sr *state = sr->state;
     struct lvm_vg *vg;
-    forget_cache(state);
-    state->cache = arena_new(CACHE_MEMORY);
+    AUTO_ARENA struct arena *cache = arena_new(CACHE_MEMORY);
     uint64_t sequence = sequence_of(sr, heads);
-    if (need_group(sr, state->cache, &vg, f) < 0)
+    if (need_group(sr, cache, &vg, f) < 0)
         return -1;
     if (strcmp(vg->uuid, state->vg_uuid) != 0)
         return fault_set(f, FAULT_SRUnavailable, "volume group %s is another than was attached: attach SR %s again",
                          vg->name, sr->uuid.text);
-    if (check_owner(sr, vg, state->cache, f) < 0)
+    if (check_owner(sr, vg, cache, f) < 0)
         return -1;
+    forget_cache(state);
     memcpy(state->heads, heads, sr->place.device_count * HEAD_SIZE);
     state->sequence = sequence;
     state->vg = vg;
+    state->cache = TAKE(cache);
     return 0;
 }
 
 static int group_locked(struct sr *sr, struct arena *a, struct lvm_vg **out, struct fault *f)
 {
     struct lvm_sr *state = sr->state;
-    AUTO_FREE unsigned char *heads = malloc(sr->place.device_count * HEAD_SIZE + 1);
+    AUTO_FREE unsigned char *heads = calloc(sr->place.device_count + 1, HEAD_SIZE);
     if (!heads)
         abort();
     if (read_heads(sr, heads) < 0)
@@ -209,6 +210,15 @@ int lvm_group(struct sr *sr, struct arena *a, struct lvm_vg **out, struct fault 
     int r = group_locked(sr, a, out, f);
     pthread_mutex_unlock(&state->lock);
     return r;
+}
+
+struct lvm_vg *lvm_group_last(struct sr *sr, struct arena *a)
+{
+    struct lvm_sr *state = sr->state;
+    pthread_mutex_lock(&state->lock);
+    struct lvm_vg *vg = state->vg ? copy_group(state->vg, a) : NULL;
+    pthread_mutex_unlock(&state->lock);
+    return vg;
 }
 
 /* What a command of ours has done to one volume. */
@@ -256,7 +266,7 @@ static void follow(struct sr *sr, const struct change *c)
 {
     struct lvm_sr *state = sr->state;
     size_t size = sr->place.device_count * HEAD_SIZE;
-    AUTO_FREE unsigned char *heads = malloc(size + 1);
+    AUTO_FREE unsigned char *heads = calloc(1, size + HEAD_SIZE);
     if (!heads)
         abort();
     pthread_mutex_lock(&state->lock);
@@ -308,7 +318,7 @@ static bool same_label(const unsigned char *a, const unsigned char *b)
 int lvm_sr_check(struct sr *sr, struct fault *f)
 {
     struct lvm_sr *state = sr->state;
-    AUTO_FREE unsigned char *heads = malloc(sr->place.device_count * HEAD_SIZE + 1);
+    AUTO_FREE unsigned char *heads = calloc(sr->place.device_count + 1, HEAD_SIZE);
     if (!heads)
         abort();
     if (read_heads(sr, heads) < 0)
@@ -527,6 +537,19 @@ int lvm_sr_attach(struct sr *sr, struct fault *f)
         return -1;
     sr->state = state_new(sr, vg);
     if (lvm_group(sr, a, &vg, f) == 0 && lvm_settle_strays(sr, f) == 0 && lvm_mgt_make(sr, f) == 0)
+        return 0;
+    lvm_sr_detach(sr);
+    return -1;
+}
+
+int lvm_sr_look(struct sr *sr, struct fault *f)
+{
+    struct lvm_vg *vg;
+    AUTO_ARENA struct arena *a = arena_new(CACHE_MEMORY);
+    if (need_group(sr, a, &vg, f) < 0 || check_owner(sr, vg, a, f) < 0)
+        return -1;
+    sr->state = state_new(sr, vg);
+    if (lvm_group(sr, a, &vg, f) == 0)
         return 0;
     lvm_sr_detach(sr);
     return -1;

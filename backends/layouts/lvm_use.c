@@ -224,7 +224,10 @@ static int detach_locked(struct sr *sr, const struct uuid *uuid, struct fault *f
     struct fault ignored;
     bool raw;
     AUTO_ARENA struct arena *a = arena_new(MEMORY);
-    if (lvm_group(sr, a, &vg, f) < 0)
+    bool reached = lvm_group(sr, a, &vg, f) == 0;
+    if (!reached)
+        vg = lvm_group_last(sr, a);
+    if (!vg)
         return -1;
     const struct lvm_lv *lv = lvm_find_disk(vg, uuid, &raw);
     if (!lv)
@@ -232,7 +235,7 @@ static int detach_locked(struct sr *sr, const struct uuid *uuid, struct fault *f
     int was = lvm_is_active(vg, lv, f);
     if (was < 0 || deactivate(vg, lv, false, f) < 0)
         return -1;
-    if (raw || !was)
+    if (raw || !was || !reached)
         return 0;
     if (lvm_is_thin(sr) && !lv->read_only)
         lvm_shorten(sr, vg, lv, &ignored); /* one that stays long is as good; a failed sync has poisoned the SR */

@@ -191,10 +191,10 @@ static int transfer(const struct volume *v, const struct spot *s, unsigned char 
     bool whole = begin == s->at && length == s->length;
     if ((!in || !whole) && io_read_at(s->fd, buffer, length, begin) < 0)
         return -1;
-    if (!in) {
+    if (out)
         memcpy(out, buffer + within, (size_t) s->length);
+    if (!in)
         return 0;
-    }
     memcpy(buffer + within, in, (size_t) s->length);
     return io_write_at(s->fd, buffer, length, begin);
 }

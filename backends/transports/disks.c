@@ -6,24 +6,23 @@
 
 #define MEMORY (1U << 20)
 
-/* Calls visit for each path of a list. */
-typedef int visit_path(const char *path, void *arg, struct fault *f);
-
-static int each_path(const char *list, struct arena *a, visit_path *visit, void *arg, struct fault *f)
-{
-    for (const char *at = list; *at; at += strspn(at, ",")) {
-        size_t length = strcspn(at, ",");
-        if (visit(arena_copy(a, at, length), arg, f) < 0)
-            return -1;
-        at += length;
-    }
-    return 0;
-}
-
 static const char *devices_of(const struct sr *sr)
 {
     const char *list = pairs_get(&sr->config, "device");
     return list ? list : "";
+}
+
+/* The paths of a list, in the arena. */
+static char **paths_of(const char *list, struct arena *a, size_t *count)
+{
+    char **paths = ARENA_ARRAY(a, char *, strlen(list) + 1);
+    *count = 0;
+    for (const char *at = list; *at; at += strspn(at, ",")) {
+        size_t length = strcspn(at, ",");
+        paths[(*count)++] = arena_copy(a, at, length);
+        at += length;
+    }
+    return paths;
 }
 
 /* ------------------------------------------------------------------ create */
@@ -34,9 +33,8 @@ struct look {
 };
 
 /* Nothing is ever put over what stands on a device, and nothing on the device of the system. */
-static int check_device(const char *path, void *arg, struct fault *f)
+static int check_device(const char *path, const struct look *look, struct fault *f)
 {
-    const struct look *look = arg;
     struct device d;
     if (device_look(path, look->arena, &d, f) < 0)
         return -1;
@@ -53,12 +51,22 @@ static int check_device(const char *path, void *arg, struct fault *f)
                           : 0;
 }
 
+static int check_devices(char *const *paths, size_t count, const struct look *look, struct fault *f)
+{
+    for (size_t i = 0; i < count; i++)
+        if (check_device(paths[i], look, f) < 0)
+            return -1;
+    return 0;
+}
+
 static int disks_create(struct sr *sr, const struct plan *plan, struct fault *f)
 {
     (void) plan;
     AUTO_ARENA struct arena *a = arena_new(MEMORY);
-    struct look look = {.arena = a, .users = true};
-    return each_path(devices_of(sr), a, check_device, &look, f);
+    const struct look look = {.arena = a, .users = true};
+    size_t count;
+    char **paths = paths_of(devices_of(sr), a, &count);
+    return check_devices(paths, count, &look, f);
 }
 
 /* Nothing was made here: the layout takes its own marks off the devices. */
@@ -70,19 +78,14 @@ static int disks_destroy(struct sr *sr, const struct plan *plan, struct fault *f
 
 /* ------------------------------------------------------------------ connect */
 
-static int add_device(const char *path, void *arg, struct fault *f)
+static void add_device(struct place *place, const char *path)
 {
-    struct place *place = arg;
-    char **devices = realloc(place->devices, (place->device_count + 1) * sizeof *devices);
-    if (!devices)
+    char **more = realloc(place->devices, (place->device_count + 1) * sizeof *more);
+    char *copy = strdup(path);
+    if (!more || !copy)
         abort();
-    place->devices = devices;
-    devices[place->device_count] = strdup(path);
-    if (!devices[place->device_count])
-        abort();
-    place->device_count++;
-    (void) f;
-    return 0;
+    more[place->device_count++] = copy;
+    place->devices = more;
 }
 
 static void free_devices(struct place *place)
@@ -97,12 +100,16 @@ static void free_devices(struct place *place)
 static int disks_connect(struct sr *sr, struct fault *f)
 {
     AUTO_ARENA struct arena *a = arena_new(MEMORY);
-    struct look look = {.arena = a};
+    const struct look look = {.arena = a};
+    size_t count;
     if (sr->place.device_count)
         return 0;
-    if (each_path(devices_of(sr), a, check_device, &look, f) < 0)
+    char **paths = paths_of(devices_of(sr), a, &count);
+    if (check_devices(paths, count, &look, f) < 0)
         return -1;
-    return each_path(devices_of(sr), a, add_device, &sr->place, f);
+    for (size_t i = 0; i < count; i++)
+        add_device(&sr->place, paths[i]);
+    return 0;
 }
 
 static int disks_disconnect(struct sr *sr, struct fault *f)
@@ -120,16 +127,17 @@ static int disks_probe(const struct layout *layout, const struct pairs *config, 
 {
     (void) secrets, (void) settings;
     const char *list = pairs_get(config, "device");
-    struct look look = {.arena = a};
+    const struct look look = {.arena = a};
     struct place place = {.dir = -1};
     struct found_list found = {0};
     struct uuid uuid;
-    if (!list || each_path(list, a, check_device, &look, f) < 0)
-        return list ? -1 : 0;
-    each_path(list, a, add_device, &place, f);
+    if (!list)
+        return 0;
+    place.devices = paths_of(list, a, &place.device_count);
+    if (check_devices(place.devices, place.device_count, &look, f) < 0)
+        return -1;
     if (place.device_count && layout->recognise(&place, &uuid))
         found_add(a, &found, (struct found_sr){.uuid = uuid, .path = arena_text(a, list)});
-    free_devices(&place);
     *out = found;
     return 0;
 }
