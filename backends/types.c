@@ -13,16 +13,19 @@
 /* clang-format off */
 #define CAP(name) #name,
 #define KEY(key, kind, need, missing, bad, text) {#key, #kind, need, FAULT_##missing, FAULT_##bad, text},
+#define PROGRAM(need, path, package) {need, path, package},
 #define TYPE(name, layout, transport, fencing, content, title, text) \
     static const char *const caps_##name[] = {CAPS_##name(CAP) NULL}; \
-    static const struct config_key keys_##name[] = {CONFIG_##name(KEY){.key = NULL}};
+    static const struct config_key keys_##name[] = {CONFIG_##name(KEY){.key = NULL}}; \
+    static const struct program programs_##name[] = {PROGRAMS_##name(PROGRAM){.path = NULL}};
 #include "backends/types.def"
 #undef TYPE
 
 static const struct sr_type types[] = {
 #define TYPE(name, layout, transport, fencing, content, title, text) \
     {#name, &layout_##layout, &transport_##transport, FENCING_##fencing, content, title, text, \
-     caps_##name, COUNT_OF(caps_##name) - 1, keys_##name, COUNT_OF(keys_##name) - 1},
+     caps_##name, COUNT_OF(caps_##name) - 1, keys_##name, COUNT_OF(keys_##name) - 1, \
+     programs_##name, COUNT_OF(programs_##name) - 1},
 #include "backends/types.def"
 #undef TYPE
 };
@@ -61,6 +64,18 @@ static const struct config_key *key_find(const struct sr_type *type, const char 
         if (strcmp(type->keys[i].key, name) == 0)
             return &type->keys[i];
     return NULL;
+}
+
+int sr_type_ready(const struct sr_type *type, struct fault *f)
+{
+    for (size_t i = 0; i < type->program_count; i++) {
+        const struct program *p = &type->programs[i];
+        if (p->required && access(p->path, X_OK) < 0)
+            return fault_set(f, FAULT_InvalidDev,
+                             "type %s needs %s, of package %s, which is not installed on this host", type->name,
+                             p->path, p->package);
+    }
+    return 0;
 }
 
 bool config_takes(const char *name, const char *value)

@@ -17,6 +17,12 @@ struct config_key {
     const char *text;
 };
 
+/* An outside program that a type runs. */
+struct program {
+    bool required; /* by all SRs of the type */
+    const char *path, *package;
+};
+
 struct sr_type {
     const char *name;
     const struct layout *layout;
@@ -28,6 +34,8 @@ struct sr_type {
     size_t capability_count;
     const struct config_key *keys;
     size_t key_count;
+    const struct program *programs;
+    size_t program_count;
 };
 
 /* Words for enum fencing, for readers that link no driver. */
@@ -44,6 +52,10 @@ const struct sr_type *sr_type_find(const char *name);
 /* Whether the value of this key of a device_config must never be seen: a key of kind secret, and by name, for every
    type (NULL too), what ends in "password" or "_secret", in whatever case. */
 bool config_key_is_secret(const struct sr_type *type, const char *key);
+
+/* InvalidDev naming the first program, and its package, that SRs of the type cannot do without and that is not
+   installed on this host. */
+int sr_type_ready(const struct sr_type *type, struct fault *f);
 
 /* Some type has this key and takes this value for it. */
 bool config_takes(const char *key, const char *value);

@@ -119,6 +119,14 @@ static void describe_types(struct text *out)
         text_add(out, ",\"capabilities\":[");
         for (size_t j = 0; j < rows[i].capability_count; j++)
             text_printf(out, "%s\"%s\"", j ? "," : "", rows[i].capabilities[j]);
+        text_add(out, "],\"programs\":[");
+        for (size_t j = 0; j < rows[i].program_count; j++) {
+            text_add(out, j ? ",{" : "{");
+            field(out, "path", rows[i].programs[j].path);
+            field(out, "package", rows[i].programs[j].package);
+            field(out, "need", rows[i].programs[j].required ? "required" : "optional");
+            text_add(out, "}");
+        }
         text_add(out, "],\"offers\":[");
         for (enum capability cap = CAP_NONE, first = 1; cap <= CAP_disk_log; cap++) {
             if (cap != CAP_NONE && backend_offers(&rows[i], cap)) {

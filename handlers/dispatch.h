@@ -70,4 +70,7 @@ int dispatch_look(struct dispatch *d, const struct uuid *sr, struct fault *f);
 /* All rows of all tables as JSON, for smapid --describe. */
 void dispatch_describe(struct text *out);
 
+/* Logs what this host lacks of the programs that SR types need; a call that needs one is told too. */
+void dispatch_tell_missing(void);
+
 #endif

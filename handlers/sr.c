@@ -63,7 +63,7 @@ static int sr_create_look(struct dispatch *d, struct call *c, struct fault *f)
     if (!type)
         return fault_set(f, FAULT_SRUnknownType,
                          "sr_create at /RPC2 needs the SR's type as member type of device_config");
-    if (backend_config_check(type, &c->keys.config, f) < 0)
+    if (backend_config_check(type, &c->keys.config, f) < 0 || sr_type_ready(type, f) < 0)
         return -1;
     c->sr = registry_add(d->registry, &c->keys.sr, type, &c->keys.config, STANDING_SERVING);
     lend(c);
@@ -271,7 +271,7 @@ static int introduce_sr(struct dispatch *d, struct call *c, struct fault *f)
     if (!backend_recognises(type))
         return fault_set(f, FAULT_SRUnavailable, "SR %s is not known here, and a %s SR leaves no mark to know it by",
                          c->keys.sr.text, type->name);
-    if (backend_config_check(type, &c->keys.config, f) < 0)
+    if (backend_config_check(type, &c->keys.config, f) < 0 || sr_type_ready(type, f) < 0)
         return -1;
     c->sr = registry_add(d->registry, &c->keys.sr, type, &c->keys.config, STANDING_SERVING);
     lend(c);
@@ -500,7 +500,7 @@ static int sr_probe_act(struct dispatch *d, struct call *c, struct fault *f)
     if (!type)
         return fault_set(f, FAULT_SRUnknownType,
                          "sr_probe at /RPC2 needs the SR's type as member type of device_config");
-    if (backend_config_check(type, &c->keys.config, f) < 0 ||
+    if (backend_config_check(type, &c->keys.config, f) < 0 || sr_type_ready(type, f) < 0 ||
         backend_sr_probe(type, &c->keys.config, &c->keys.secrets, &d->settings.backend, c->arena, &found, f) < 0)
         return -1;
     probe_xml(&xml, &found);

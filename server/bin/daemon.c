@@ -338,6 +338,7 @@ int daemon_serve(const struct settings_source *source, const struct settings *se
     raise_files(settings);
     int status = start(&d, &f);
     if (status == 0) {
+        dispatch_tell_missing();
         say_ready(&d);
         int number = watch(&d, &ours);
         log_line(LOG_INFO, "%s: answering what is under way", strsignal(number));

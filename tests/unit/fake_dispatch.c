@@ -226,3 +226,7 @@ int dispatch_rebuild_sr(struct dispatch *d, const char *type, const struct uuid 
     (void) d, (void) type, (void) uuid, (void) config, (void) disks;
     return nothing_to_check(f);
 }
+
+void dispatch_tell_missing(void)
+{
+}

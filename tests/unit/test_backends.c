@@ -529,6 +529,20 @@ static void a_driver_that_breaks_its_promise_ends_the_process(void **state)
     assert_false(aborts(sr_type_find("dummy")->layout->vdi_create));
 }
 
+static void a_type_whose_program_is_missing_names_it_and_its_package(void **state)
+{
+    (void) state;
+    static const struct program there = {true, "/bin/sh", "dash"}, optional = {false, "/no/such/program", "none"},
+                                gone = {true, "/no/such/program", "some-package"};
+    struct fault f;
+    assert_int_equal(sr_type_ready(&(struct sr_type){.name = "x", .programs = &there, .program_count = 1}, &f), 0);
+    assert_int_equal(sr_type_ready(&(struct sr_type){.name = "x", .programs = &optional, .program_count = 1}, &f), 0);
+    assert_int_equal(sr_type_ready(&(struct sr_type){.name = "x", .programs = &gone, .program_count = 1}, &f), -1);
+    assert_int_equal(f.code, FAULT_InvalidDev);
+    assert_string_equal(f.detail, "type x needs /no/such/program, of package some-package, which is not installed on "
+                                  "this host");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -552,6 +566,7 @@ int main(void)
         cmocka_unit_test(damaged_disks_are_refused_but_can_be_given_back),
         cmocka_unit_test(calls_without_a_slot_are_unimplemented),
         cmocka_unit_test(a_driver_that_breaks_its_promise_ends_the_process),
+        cmocka_unit_test(a_type_whose_program_is_missing_names_it_and_its_package),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* mount.nfs, showmount, mount.cifs and umount, as recorded: what they are told, and what their answers mean. */
+/* mount.nfs, showmount, mount.cifs, umount, mkfs.ext4 and e2fsck, as recorded: what they are told, and what their
+ * answers mean. */
+#include "backends/tools/ext.h"
 #include "backends/tools/mounts.h"
 #include "backends/tools/nfs.h"
 #include "backends/tools/smb.h"
@@ -118,6 +120,25 @@ static void what_is_mounted_is_known_from_the_kernel(void **state)
     assert_false(m.there);
 }
 
+static void a_file_system_is_made_unforced_and_checked_unasked(void **state)
+{
+    struct fixture *x = *state;
+    struct uuid op;
+    assert_true(uuid_parse_text("01234567-89ab-4def-8123-456789abcdef", &op));
+    replay_start("ext/file_systems");
+    assert_int_equal(ext_make("/dev/g/v", &op, -1, x->a, &x->f), 0);
+    assert_int_equal(ext_make("/dev/g/v", &op, -1, x->a, &x->f), -1);
+    assert_int_equal(x->f.code, FAULT_LVMFilesystem);
+    assert_int_equal(ext_check("/dev/g/v", -1, x->a, &x->f), 0);
+    assert_int_equal(ext_check("/dev/g/v", -1, x->a, &x->f), 0);
+    assert_int_equal(ext_check("/dev/g/v", -1, x->a, &x->f), -1);
+    assert_int_equal(x->f.code, FAULT_LVMMount);
+    assert_non_null(strstr(x->f.detail, "RUN fsck MANUALLY"));
+    assert_int_equal(ext_check("/dev/g/v", -1, x->a, &x->f), -1);
+    assert_int_equal(x->f.code, FAULT_InvalidDev);
+    replay_end();
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -125,6 +146,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(exports_are_a_document, setup, teardown),
         cmocka_unit_test_setup_teardown(mount_cifs_gets_its_password_on_standard_input, setup, teardown),
         cmocka_unit_test_setup_teardown(what_does_not_let_go_is_taken_out_by_force, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_file_system_is_made_unforced_and_checked_unasked, setup, teardown),
         cmocka_unit_test_setup_teardown(what_is_mounted_is_known_from_the_kernel, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
