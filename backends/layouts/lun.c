@@ -365,7 +365,7 @@ static int lun_vdi_fence(struct sr *sr, const struct vdi *vdi, const char *holde
         return fault_set(f, FAULT_Unimplemented, "the target of SR %s knows no reservations", sr->uuid.text);
     if (cut_off(&lun, a, f) < 0)
         return -1;
-    return fence_take(lun.path, fence_key(&sr->settings->server, epoch + 1), FAULT_LockErr, f);
+    return fence_take(lun.path, fence_key_after(&sr->settings->server, epoch), FAULT_LockErr, f);
 }
 
 static int lun_epoch_seen(struct sr *sr, uint64_t *out, struct fault *f)

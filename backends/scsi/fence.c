@@ -9,7 +9,8 @@
 #include <string.h>
 
 #define EPOCH_BITS 40
-#define EPOCH_MASK ((UINT64_C(1) << EPOCH_BITS) - 1)
+#define SHUT       (UINT64_C(1) << (EPOCH_BITS - 1)) /* in a key: not of a writer, but of who shut writers out */
+#define EPOCH_MASK (SHUT - 1)
 #define OURS       UINT64_C(0x53)
 
 enum { WRITE_EXCLUSIVE_REGISTRANTS = 5 };
@@ -26,6 +27,17 @@ uint64_t fence_key(const struct uuid *server, uint64_t epoch)
     char digits[5];
     snprintf(digits, sizeof digits, "%.4s", server->text);
     return OURS << 56 | (uint64_t) strtoul(digits, NULL, 16) << EPOCH_BITS | (epoch & EPOCH_MASK);
+}
+
+uint64_t fence_key_after(const struct uuid *server, uint64_t epoch)
+{
+    return fence_key(server, epoch) | SHUT;
+}
+
+/* Of two keys of one server. */
+static bool newer(uint64_t a, uint64_t b)
+{
+    return (a & EPOCH_MASK) == (b & EPOCH_MASK) ? a > b : (a & EPOCH_MASK) > (b & EPOCH_MASK);
 }
 
 static bool same_server(uint64_t a, uint64_t b)
@@ -66,7 +78,7 @@ int fence_able(const char *path, bool *able, struct fault *f)
 static uint64_t stranger(const struct reservation *r, uint64_t key)
 {
     for (size_t i = 0; i < r->count; i++)
-        if (!same_server(r->keys[i], key) || r->keys[i] > key)
+        if (!same_server(r->keys[i], key) || newer(r->keys[i], key))
             return r->keys[i];
     return 0;
 }

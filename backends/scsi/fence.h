@@ -9,8 +9,10 @@
 #include "server/base/uuid.h"
 #include <stdint.h>
 
-/* 'S', 16 bits of the server that gives the epoch, the low 40 bits of the epoch. */
+/* 'S', 16 bits of the server that gives the epoch, a zero, the low 39 bits of the epoch. */
 uint64_t fence_key(const struct uuid *server, uint64_t epoch);
+/* With a one in place of the zero: newer than the key of that epoch, older than that of any later one; no writer's. */
+uint64_t fence_key_after(const struct uuid *server, uint64_t epoch);
 
 /* Whether the disk can be fenced: *able false when its target knows no reservations. EIO when it does not answer. */
 int fence_able(const char *path, bool *able, struct fault *f);
@@ -21,7 +23,7 @@ int fence_take(const char *path, uint64_t key, enum fault_code refused, struct f
 int fence_seize(const char *path, uint64_t key, struct fault *f);
 /* This machine's paths are registered no more; a reservation of theirs ends. Idempotent. */
 int fence_drop(const char *path, struct fault *f);
-/* The newest epoch, of its low 40 bits, under which this server is registered; 0 for none. */
+/* The newest epoch, of its low 39 bits, under which this server is registered; 0 for none. */
 int fence_newest(const char *path, const struct uuid *server, uint64_t *epoch, struct fault *f);
 
 #endif

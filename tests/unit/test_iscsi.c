@@ -338,7 +338,8 @@ static void a_key_names_server_and_epoch(void **state)
     struct uuid server;
     assert_true(uuid_parse_text("abcd1234-2222-4333-8444-555555555555", &server));
     assert_int_equal(fence_key(&server, 7), UINT64_C(0x53abcd0000000007));
-    assert_int_equal(fence_key(&server, (UINT64_C(1) << 40) + 7), fence_key(&server, 7));
+    assert_int_equal(fence_key(&server, (UINT64_C(1) << 39) + 7), fence_key(&server, 7));
+    assert_int_equal(fence_key_after(&server, 7), UINT64_C(0x53abcd8000000007));
 }
 
 int main(void)

@@ -430,7 +430,12 @@ class Fencing(IscsiTest):
         with self.assertRaises(OSError):
             write(self.other, bytes(512))
         self.assertEqual(read(path, 4), b"mine")
-        self.assertEqual([int(key, 16) & (1 << 40) - 1 for key in self.keys()], [epoch + 1])
+        self.assertEqual([int(key, 16) & (1 << 40) - 1 for key in self.keys()], [epoch | 1 << 39])
+        self.sr_("vdi_detach", vdi_uuid=self.vdi)
+        self.sr_("sr_detach")
+        self.sr_("sr_attach")  # what shut it out is no epoch that was forgotten
+        with self.assertRaises(OSError):
+            write(self.other, bytes(512))
         second = self.sr_.activated(self.vdi)
         self.assertGreater(second, epoch)
         write(path, b"next" + bytes(508))
