@@ -233,12 +233,17 @@ class Passing(BridgeTest):
 class DriverInfo(BridgeTest):
     CALL = call_of("sr_get_driver_info", b"<param><value><struct/></value></param>")
 
+    def expanded(self, text, macro):
+        """A macro's text, with those that it uses in it."""
+        inner = re.search(r"^#define %s\(\w\)(.*)$" % macro, text, re.M).group(1)
+        return re.sub(r"\b((?:CAPS|CONFIG)_\w+)\(\w\)", lambda used: self.expanded(text, used.group(1)), inner)
+
     def rows(self):
         with open(os.path.join(ROOT, "backends", "types.def")) as f:
             text = re.sub(r"/\*.*?\*/", "", f.read().replace("\\\n", " "), flags=re.S)
         rows = {}
         for name, title, sentence in re.findall(r'^TYPE\((\w+),[^"]*"[^"]*", "([^"]*)", *"([^"]*)"\)', text, re.M):
-            define = lambda what: re.search(r"^#define %s_%s\(\w\)(.*)$" % (what, name), text, re.M).group(1)
+            define = lambda what: self.expanded(text, "%s_%s" % (what, name))
             rows[name] = (title, sentence, re.findall(r"\bC\(([\w/]+)\)", define("CAPS")),
                           re.findall(r'\bK\((\w+),[^"]*"([^"]*)"\)', define("CONFIG")))
         self.assertGreaterEqual(len(rows), 2)
@@ -259,10 +264,10 @@ class DriverInfo(BridgeTest):
             self.assertIsNone(method)
             title, sentence, capabilities, keys = rows[plugin[:-2].lower()]
             self.assertEqual(list(info), ["name", "description", "vendor", "copyright", "driver_version",
-                                          "required_api_version", "capabilities", "configuration"])
+                                          "required_api_version", "fencing", "capabilities", "configuration"])
             self.assertEqual((info["name"], info["description"]), (title, sentence))
             self.assertEqual(info["capabilities"], capabilities)
-            self.assertEqual(info["configuration"], [{"key": k, "description": d} for k, d in keys])
+            self.assertEqual(info["configuration"], [{"key": k, "description": d.replace("\\\\", "\\")} for k, d in keys])
             self.assertEqual(info["required_api_version"], "1.1")
             self.assertTrue(all(info[k] for k in ("vendor", "copyright", "driver_version")))
 
