@@ -583,7 +583,7 @@ NONCE = new_uuid()
 class HostRegister(Recipe):
     """The local host's one agent: whatever dies, it gets its session."""
 
-    kinds = ("dummy",)
+    layouts = ("dummy",)
 
     def call(self, sr, method, op=None):
         sr.client.call(method, path="/RPC2", op=op, host_boot_id=boot_id(), nonce=NONCE)
@@ -607,7 +607,7 @@ class HostRenew(HostRegister):
 class LeaseBreak(Recipe):
     """Of another host's lease, on a type that can fence."""
 
-    kinds = ("dummy",)
+    layouts = ("dummy",)
 
     def prepare(self, sr):
         super().prepare(sr)
