@@ -134,7 +134,8 @@ class Lvm(LabTest):
         self.sr.config["allocation"] = "thin"
         self.sr("sr_detach")
         self.sr("sr_attach")
-        self.assertEqual(self.loop.volumes()["VHD-" + self.image(100 * MIB)][0], 8 * MIB)
+        thin = self.image(100 * MIB)
+        self.assertEqual(self.loop.volumes()["VHD-" + thin][0], 8 * MIB)
         self.assertEqual(self.loop.content("LV-" + raw), bytes(8 * MIB))
 
     def test_new_volumes_show_nothing_of_old_ones(self):
