@@ -615,10 +615,11 @@ class LeaseBreak(Recipe):
         self.theirs("sr_attach")
         self.epoch = self.theirs.activated(self.vdi)
         self.host = sr.contents()[self.vdi]["leases"][0]["host"]
+        self.evidence = "fenced" if type_row(sr.kind)["fencing"] in ("vdi", "host") else "ha"
 
     def act(self, sr, op=None):
         sr.client.call("smapi.lease_break", path="/RPC2", op=op, sr_uuid=sr.uuid, vdi_uuid=self.vdi, host=self.host,
-                       epoch=str(self.epoch), evidence="fenced", reason="a test")
+                       epoch=str(self.epoch), evidence=self.evidence, reason="a test")
 
     def done(self, sr):
         leases = sr.contents()[self.vdi]["leases"]
