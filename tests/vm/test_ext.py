@@ -47,7 +47,7 @@ class ExtTest(LabTest):
 
 class Life(ExtTest):
     def test_a_life_with_contents(self):
-        sr = self.repository(",".join(spare(2)))
+        sr = self.repository(f"{spare()},{spare()}")
         sr("sr_create", "0")
         self.clean()
         sr("sr_attach")
