@@ -12,8 +12,9 @@
 /* Epochs given away since a copy of the database was made, at most: added at every start, so that a database put back
    from a backup does not give them again. */
 #define EPOCHS_PER_START (UINT64_C(1) << 20)
-/* More than one start ever grants; what smapid.epoch keeps is so far ahead of what is granted. */
-#define EPOCHS_AHEAD (UINT64_C(1) << 28)
+/* More than one start ever grants; what smapid.epoch keeps is so far ahead of what is granted. Each start takes as many
+   of the 40 bits that the key of a reservation has. */
+#define EPOCHS_AHEAD (UINT64_C(1) << 24)
 
 static int read_boot_id(struct uuid *out, struct fault *f)
 {

@@ -197,7 +197,9 @@ class LostDatabase(LabTest):
         epoch = sr.activated(vdi)
         sr.released(vdi)
         self.lose(sr)
+        ends = [self.epochs_end()]
         self.rebuild("--sr", f"file,uuid={sr.uuid},location={sr.location}")
+        ends.append(self.epochs_end())
         self.lab.start(lease__renew=1, lease__warn=2, lease__stop=3, lease__ttl=4, lease__watchdog=1, lease__dead=6)
         sr("sr_attach")
         sr("vdi_attach", "true", vdi_uuid=vdi)
@@ -211,8 +213,15 @@ class LostDatabase(LabTest):
             except Fault as fault:
                 self.assertEqual(fault.code, 24)
                 time.sleep(0.2)
-        self.assertGreater(sr.epoch(), epoch)
+        self.assertGreater(ends[0], epoch)
+        self.assertGreaterEqual(sr.epoch(), max(ends))
+        self.assertLess(sr.epoch(), 1 << 40, "the key of a reservation cannot hold it")
         sr.released(vdi)
+
+    def epochs_end(self):
+        """Every epoch granted so far is below, as the state directory has it."""
+        with open(os.path.join(self.lab.state, "smapid.epoch"), encoding="ascii") as text:
+            return int(text.read().split()[0])
 
     def test_what_cannot_be_taken_in_is_told_and_the_rest_is(self):
         sr, before = self.with_three_disks()
