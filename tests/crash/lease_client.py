@@ -29,6 +29,7 @@ class Host:
         self.held = {}  # disk -> (mode, epoch), as far as it knows
         self.past = {}  # disk -> an epoch of its that another may have overtaken
         self.written = self.connected = 0
+        self.session = {"host_boot_id": work["boot"], "nonce": work["nonce"]} if work["registers"] else {}
         self.running = True
 
     def record(self, begin, what, vdi, outcome, result=None, mode=None, epoch=None):
@@ -92,7 +93,7 @@ class Host:
     def activate(self):
         vdi, mode = self.chance.choice(self.work["vdis"]), self.chance.choice(("rw", "rw", "ro"))
         begin, ask = time.monotonic_ns(), self.give_up if self.chance.random() < GIVES_UP else self.ask
-        outcome, answer = ask("vdi_activate", "true" if mode == "rw" else "false", vdi_uuid=vdi)
+        outcome, answer = ask("vdi_activate", "true" if mode == "rw" else "false", vdi_uuid=vdi, **self.session)
         if outcome == OK:
             answer = int(self.client.last.header("X-SMAPI-Epoch"))
             self.held[vdi] = mode, answer
@@ -103,7 +104,7 @@ class Host:
         mode, epoch = self.held.get(vdi, (None, None))
         named = {"epoch": str(epoch)} if epoch and self.work["names_epoch"] else {}
         begin, ask = time.monotonic_ns(), self.give_up if self.chance.random() < GIVES_UP else self.ask
-        outcome, answer = ask("vdi_deactivate", vdi_uuid=vdi, **named)
+        outcome, answer = ask("vdi_deactivate", vdi_uuid=vdi, **named, **self.session)
         self.record(begin, "deactivate", vdi, outcome, None if outcome == OK else answer, epoch=epoch if named else None)
         if outcome == OK and vdi in self.held:
             del self.held[vdi]
@@ -122,6 +123,11 @@ class Host:
         outcome, answer = self.ask("smapi.disk_write", vdi_uuid=vdi, epoch=str(which[vdi]), data=data)
         self.record(begin, "write", vdi, outcome, None if outcome == OK else answer, mode=data, epoch=which[vdi])
 
+    def renew(self):
+        """Its session goes on for as long as it says so: nothing here takes as long as a host lease lasts."""
+        outcome, answer = self.ask("smapi.host_renew", **self.session)
+        assert outcome != REFUSED, answer
+
     def list(self):
         begin = time.monotonic_ns()
         outcome, answer = self.ask("smapi.lease_list", limit="1000")
@@ -137,12 +143,16 @@ class Host:
         acts = [self.activate] * 5 + [self.deactivate] * 5 + [self.write] * 3
         if self.work["lists"]:
             acts.append(self.list)
+        if self.session:
+            acts.append(self.renew)
         self.chance.choice(acts)()
 
     def run(self):
+        if self.session:
+            self.surely("smapi.host_register", **self.session)
         self.surely("sr_attach")
         for vdi in self.work["vdis"]:
-            self.surely("vdi_attach", "true", vdi_uuid=vdi)
+            self.surely("vdi_attach", "true", vdi_uuid=vdi, **self.session)
         while self.running:
             self.step()
             time.sleep(self.chance.random() * self.work["pause"])

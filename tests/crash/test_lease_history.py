@@ -16,7 +16,7 @@ import unittest
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "e2e"))
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
 import figures  # noqa: E402
-from lab import SOURCE, Lab, describe, new_uuid, rounds  # noqa: E402
+from lab import SANITIZED, SOURCE, Lab, describe, new_uuid, rounds  # noqa: E402
 from lease_history import OK, UNKNOWN, Event, Op, disk_order, search, witness  # noqa: E402
 from lease_history import Trail  # noqa: E402
 
@@ -25,6 +25,8 @@ LIVES = 12  # of the server
 SEED = int(os.environ.get("SMAPI_SEED") or 5)
 PAUSE = 0.02  # at most, between two calls of a host
 JUMPS = (0, 3600, -600, 86400 * 30, 0, -1200)  # of the clock of boot time, seconds, from one life to the next
+WALL_JUMPS = ("+20d", "+1h", "-30s", "+3d")  # of the clock that people read
+FAKETIME = "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1"
 WHYS = {"lease_release": "release", "lease_drop": "drop", "lease_broken": "broken"}
 
 
@@ -49,7 +51,7 @@ class History(unittest.TestCase):
         self.methods = {row["name"]: row for row in describe()["methods"]}
         self.deaths, self.logs, self.hosts = [], [], []
         self.jumps = has_time_namespaces()
-        self.jumped = self.stopped = self.killed = 0
+        self.jumped = self.wall_jumped = self.stopped = self.killed = 0
 
     def tearDown(self):
         for host in self.hosts:
@@ -64,6 +66,7 @@ class History(unittest.TestCase):
         return {"host": host, "certificate": self.lab.pki.identity("host", host), "ca": self.lab.pki.ca,
                 "port": self.port, "sr": self.sr.uuid, "vdis": self.disks, "seed": SEED * 1000 + number,
                 "out": os.path.join(self.lab.dir, f"history-{number}"), "pause": PAUSE,
+                "registers": number % 2 == 0, "boot": new_uuid(), "nonce": new_uuid(),
                 "lists": "smapi.lease_list" in self.methods, "names_epoch": "epoch" in names}
 
     def start_hosts(self):
@@ -107,6 +110,11 @@ class History(unittest.TestCase):
             # A namespace's clock cannot go below zero.
             self.lab.prefix = ["unshare", "-T", "--boottime", str(max(jump, 60 - int(time.clock_gettime(time.CLOCK_BOOTTIME))))]
             self.jumped += 1
+        self.lab.environment = {}
+        if life % 3 == 2 and os.path.exists(FAKETIME) and not SANITIZED: # the daemon is much slower with it
+            self.lab.environment = {"LD_PRELOAD": FAKETIME, "FAKETIME": WALL_JUMPS[life % len(WALL_JUMPS)],
+                                    "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
+            self.wall_jumped += 1
         self.lab.start(server__port=self.port)
 
     def end(self):
@@ -179,12 +187,13 @@ class History(unittest.TestCase):
         ops, events = self.judge()
         told = {outcome: sum(op.outcome == outcome for op in ops) for outcome in {op.outcome for op in ops}}
         grants = sum(event.what == "take" for event in events)
-        print(f"{len(ops)} calls {told}, {grants} grants, {self.killed} kills, {self.stopped} stops, {self.jumped} jumps")
+        print(f"{len(ops)} calls {told}, {grants} grants, {self.killed} kills, {self.stopped} stops, "
+              f"{self.jumped} jumps of boot time, {self.wall_jumped} of wall time")
         for host in self.works: # none of them was only a spectator
             self.assertTrue(any(op.who == host["host"] and op.outcome == OK for op in ops))
         self.assertGreater(grants, rounds(LIVES) * DISKS)
         figures.save("lease_history", calls=len(ops), outcomes=told, grants=grants, kills=self.killed, stops=self.stopped,
-                     clock_jumps=self.jumped, anomalies=0, seed=SEED)
+                     clock_jumps=self.jumped, wall_jumps=self.wall_jumped, anomalies=0, seed=SEED)
 
 
 if __name__ == "__main__":
