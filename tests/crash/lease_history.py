@@ -14,7 +14,7 @@ import heapq
 
 FOREVER = 1 << 62
 OK, REFUSED, UNKNOWN = "ok", "refused", "unknown"
-IN_USE = 24
+IN_USE, TOO_LATE = 24, 37
 
 
 class Op:
@@ -127,7 +127,7 @@ def written(rows, op):
     that one is not refused."""
     if op.outcome == OK:
         return rows if op.epoch >= rows.newest else None
-    kept_out = op.outcome == REFUSED and any(r[2] == op.epoch and r[1] == "rw" for r in rows.held)
+    kept_out = op.result == TOO_LATE and any(r[2] == op.epoch and r[1] == "rw" for r in rows.held)
     return None if kept_out and op.epoch == rows.newest else rows
 
 

@@ -66,11 +66,14 @@ class History(unittest.TestCase):
         return {"host": host, "certificate": self.lab.pki.identity("host", host), "ca": self.lab.pki.ca,
                 "port": self.port, "sr": self.sr.uuid, "vdis": self.disks, "seed": SEED * 1000 + number,
                 "out": os.path.join(self.lab.dir, f"history-{number}"), "pause": PAUSE,
-                "registers": number % 2 == 0, "boot": new_uuid(), "nonce": new_uuid(),
+                "registers": number % 2 == 0, "breaks": False, "boot": new_uuid(), "nonce": new_uuid(),
                 "lists": "smapi.lease_list" in self.methods, "names_epoch": "epoch" in names}
 
     def start_hosts(self):
         self.works = [self.work(n) for n in range(HOSTS)]
+        admin = self.work(HOSTS)
+        self.works.append({**admin, "host": "admin", "certificate": self.lab.pki.identity("admin", "alice"), "breaks": True,
+                           "registers": False})
         program = os.path.join(SOURCE, "tests", "crash", "lease_client.py")
         for work in self.works:
             self.hosts.append(subprocess.Popen(["/usr/bin/python3", "-B", program, json.dumps(work)]))
@@ -186,13 +189,15 @@ class History(unittest.TestCase):
         self.end()
         ops, events = self.judge()
         told = {outcome: sum(op.outcome == outcome for op in ops) for outcome in {op.outcome for op in ops}}
+        breaks = sum(event.why == "broken" for event in events)
         grants = sum(event.what == "take" for event in events)
-        print(f"{len(ops)} calls {told}, {grants} grants, {self.killed} kills, {self.stopped} stops, "
+        print(f"{len(ops)} calls {told}, {grants} grants, {breaks} breaks, {self.killed} kills, {self.stopped} stops, "
               f"{self.jumped} jumps of boot time, {self.wall_jumped} of wall time")
         for host in self.works: # none of them was only a spectator
             self.assertTrue(any(op.who == host["host"] and op.outcome == OK for op in ops))
+        self.assertGreater(breaks, 0)
         self.assertGreater(grants, rounds(LIVES) * DISKS)
-        figures.save("lease_history", calls=len(ops), outcomes=told, grants=grants, kills=self.killed, stops=self.stopped,
+        figures.save("lease_history", calls=len(ops), outcomes=told, grants=grants, breaks=breaks, kills=self.killed, stops=self.stopped,
                      clock_jumps=self.jumped, wall_jumps=self.wall_jumped, anomalies=0, seed=SEED)
 
 
