@@ -276,7 +276,7 @@ class Trail:
         self.events = events
         self.wrong = []
         self.changes = collections.defaultdict(lambda: ([-1], [Rows()]))
-        self.taken = {}
+        self.taken, self.broken = {}, {}  # epoch -> position
         newest = 0
         for at, event in enumerate(events):
             rows = self.changes[event.vdi][1][-1]
@@ -289,6 +289,8 @@ class Trail:
                 self.taken[event.epoch] = at
                 rows = rows.having(event.who, event.mode, event.epoch)
             else:
+                if event.why == "broken":
+                    self.broken[event.epoch] = at
                 row = rows.of(event.who)
                 if not row or row[1:] != (event.mode, event.epoch):
                     self.wrong.append(f"ended although {rows.held} were held: {event}")
@@ -322,8 +324,6 @@ def answers(op):
         if op.epoch is not None:
             return lambda rows: (rows.of(op.who) or (0, 0, 0))[2] != op.epoch
         return lambda rows: not rows.of(op.who)
-    if op.what == "break":
-        return lambda rows: all(r[2] != op.epoch for r in rows.held)
     return lambda rows: step(rows, op) is not None
 
 
@@ -333,6 +333,8 @@ class Witness:
         self.wrong = self.trail.wrong
         self.unknown = collections.Counter()  # calls that may explain an event, by who, what and disk
         self.asked = collections.defaultdict(list)  # (who, vdi, mode) -> moments at which an unknown activation began
+        self.firsts = []  # (minus the moment, position), moments falling
+        self.releases = collections.defaultdict(list)  # (who, vdi) -> (latest, earliest, epoch) of answered releases
         self.placed = collections.defaultdict(list)  # position -> calls that stand there
         for op in ops:
             if op.outcome == UNKNOWN:
@@ -343,6 +345,9 @@ class Witness:
     def place(self, op, floor):
         """Where op stands at the earliest, when all that ended before it began stands at floor or before; None when it
         cannot stand."""
+        if op.what == "break" and op.outcome == OK:
+            at = self.trail.broken.get(op.epoch)
+            return None if at is None else max(at, floor)
         legal = answers(op)
         if not legal:
             return floor
@@ -362,6 +367,7 @@ class Witness:
         for op in self.ops:
             if op.what == "activate" and op.outcome == OK:
                 self.got[op.result].append(op)
+        self.count_takes()
         ended, floor = [], -1
         for n, op in enumerate(self.ops):
             while ended and ended[0][0] < op.begin:
@@ -372,10 +378,34 @@ class Witness:
                                   if self.trail.events else f"the audit trail is empty and does not explain {op}")
                 continue
             self.placed[at].append(op)
+            if op.what == "deactivate" and op.outcome == OK:
+                self.releases[op.who, op.vdi].append((self.latest(op), at, op.epoch))
             if op.outcome != UNKNOWN:
                 heapq.heappush(ended, (op.end, n, at))
         self.explain()
         return self.wrong
+
+    def count_takes(self):
+        """The first position of a take whose one asker began after a moment: nothing that had ended by then is behind it."""
+        first = FOREVER
+        for op in reversed(self.ops):
+            if op.what == "activate" and op.outcome == OK and op.result in self.trail.taken and not self.had_before(op):
+                first = min(first, self.trail.taken[op.result])
+                self.firsts.append((-op.begin, first))
+
+    def latest(self, op):
+        """Where op may stand at the latest."""
+        n = bisect.bisect_left(self.firsts, (-op.end,)) - 1
+        return self.firsts[n][1] - 1 if n >= 0 else FOREVER
+
+    def let_go(self, event, at):
+        """Whether a release that was answered may have been this one. It may stand later than at the earliest place."""
+        some = self.releases[event.who, event.vdi]
+        fit = min((way for way in some if way[1] <= at <= way[0] and way[2] in (None, event.epoch)), default=None,
+                  key=lambda way: way[:2])
+        if fit:
+            some.remove(fit)
+        return bool(fit)
 
     def explain(self):
         """Every line of the trail was asked for by someone."""
@@ -385,10 +415,11 @@ class Witness:
             if not what:
                 continue
             who = event.epoch if what == "break" else event.who
-            if any(op.what == what and op.outcome == OK and op.vdi == event.vdi and
-                   who == (op.epoch if what == "break" else op.who) for op in self.placed[at]):
+            if what == "deactivate" and self.let_go(event, at):
                 continue
-            if what == "take" and self.got[event.epoch]:
+            if any(op.what == what == "break" and who == op.epoch and op.outcome == OK for op in self.placed[at]):
+                continue
+            if what == "activate" and self.got[event.epoch]:
                 continue
             if self.unknown[who, what, event.vdi] > 0:
                 self.unknown[who, what, event.vdi] -= 1

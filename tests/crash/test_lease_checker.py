@@ -32,6 +32,10 @@ GOOD = {
     "a call that was given up arrives late": (
         "1-9 A rw ?; 2-3 C see; 4-5 C see A:rw:1; 6-7 B rw !24", "A+rw1"),
     "a break frees the disk": ("1-2 A rw 1; 3-4 X break1; 5-6 B rw 2", "A+rw1 A*rw1 B+rw2"),
+    "a release of what its holder did not know it had": (
+        "1-9 A rw ?; 2-6 A off; 7-8 B rw 2", "A+rw1 A-rw1 B+rw2"),
+    "a break of what nobody had seen granted": (
+        "1-9 A rw 1; 2-8 X break1; 10-11 B rw 2", "A+rw1 A*rw1 B+rw2"),
     "a break of what is not held is refused": (
         "1-2 A rw 1; 3-4 A off; 5-6 X break1 !37; 7-8 B rw 2", "A+rw1 A-rw1 B+rw2"),
     "a release of what was broken is no release": (
@@ -63,7 +67,7 @@ BAD = {
     "a break that nobody asked for": ("1-2 A rw 1; 3-4 C see A:rw:1", "A+rw1 A*rw1", "w"),
     "a resurrection": ("1-2 A rw 1; 3-4 X break1; 5-6 A rw 1", "A+rw1 A*rw1", "ws"),
     "a write after a break": ("1-2 A rw 1; 3-4 X break1; 5-6 B rw 2; 7-8 A w1", "A+rw1 A*rw1 B+rw2", "ws"),
-    "a break of another's epoch": ("1-2 A rw 2; 3-4 X break1", "A+rw2", "s"),
+    "a break of another's epoch": ("1-2 A rw 2; 3-4 X break1", "A+rw2", "ws"),
     "an epoch given twice": ("1-2 A rw 1; 3-4 A off; 5-6 B rw 1", "A+rw1 A-rw1 B+rw1", "ws"),
     "an epoch that goes back": ("1-2 A rw 5; 3-4 A off; 5-6 B rw 4", "A+rw5 A-rw5 B+rw4", "ws"),
     "a new epoch for what is held": ("1-2 A rw 1; 3-4 A rw 2", "A+rw1", "ws"),
@@ -83,6 +87,8 @@ BAD = {
     "a trail without the grant": ("1-2 A rw 1", "", "w"),
     "a call to a dead server that took effect later": (
         "1-5 A rw ?; 6-7 C see; 8-9 C see A:rw:1", "A+rw1", "s"),
+    "a release that nobody asked for while another had asked long before": (
+        "1-2 A off; 3-4 A ro 1; 5-6 C see A:ro:1; 7-8 C see", "A+ro1 A-ro1", "ws"),
     "granted before it was asked": ("1-2 C see; 3-4 C see A:rw:1; 5-6 A rw 1", "A+rw1", "ws"),
 }
 
