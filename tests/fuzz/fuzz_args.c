@@ -17,9 +17,13 @@ static void decode(const struct method *m, const struct wire_call *call, struct 
         assert(strlen(f.detail) < 400);
         return;
     }
-    const struct uuid *sr = args_field(m, args, "sr_uuid");
     const arg_map *config = args_field(m, args, "device_config");
-    assert(!sr || strlen(sr->text) == UUID_TEXT);
+    for (const struct param *p = m->params; p->name; p++) {
+        if (p->kind != PARAM_uuid)
+            continue;
+        size_t length = strlen(((const struct uuid *) args_field(m, args, p->name))->text);
+        assert(length == UUID_TEXT || (length == 0 && !p->required));
+    }
     for (size_t i = 0; config && i < config->count; i++)
         assert(config->items[i].key && config->items[i].value);
 }
