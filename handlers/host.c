@@ -89,10 +89,12 @@ static int smapi_host_renew_record(struct txn *t, struct call *c, struct fault *
 {
     struct work *w = c->work;
     int64_t now = clock_boot_ns();
+    uint64_t leases;
     if (store_host_renew(t, &c->keys.holder, c->terms, now, c->arena, &w->host, &w->meeting, f) < 0 ||
-        note_stale(t, w, f) < 0)
+        note_stale(t, w, f) < 0 || answer(t, c, now, f) < 0 || store_lease_count(t, w->host->name, &leases, f) < 0)
         return -1;
-    return answer(t, c, now, f);
+    value_put(c->arena, c->result, "leases", value_size(c->arena, leases));
+    return 0;
 }
 
 const struct phases smapi_host_renew_phases = {.record = smapi_host_renew_record, .after = host_after};

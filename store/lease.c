@@ -213,7 +213,7 @@ static int look_at_held(struct txn *t, const struct lease_ask *ask, const struct
     return 0;
 }
 
-/* The next epoch, never given before. While nobody knows who writes, nobody may. */
+/* The next epoch, never given before. While nobody knows who writes, nobody may, nor read beside it. */
 static int take_epoch(struct txn *t, const struct lease_ask *ask, uint64_t *epoch, struct fault *f)
 {
     AUTO_QUERY struct query q = query_open(t, STATEMENT_epoch_take, NULL, 0);
@@ -225,7 +225,7 @@ static int take_epoch(struct txn *t, const struct lease_ask *ask, uint64_t *epoc
     int64_t unknown = query_number(&q, 1);
     if (query_next(&q, f) < 0)
         return -1;
-    if (!ask->writable || unknown <= ask->now)
+    if (unknown <= ask->now)
         return 0;
     return fault_set(f, FAULT_VDIInUse,
                      "who writes VDI %s is not known since the database was rebuilt or put back; try again in %lld s",

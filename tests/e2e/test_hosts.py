@@ -90,7 +90,7 @@ class Sessions(Hosts):
                           "grace_ms": "0"})
         row = self.host_row(self.names[0])
         self.assertEqual((row["state"], row["boot"], row["watchdog"]), ("live", agent.boot, True))
-        self.assertEqual(agent.renew(), {"ttl_ms": "80000", "grace_ms": "0", "broken": "0", "stale": False})
+        self.assertEqual(agent.renew(), {"ttl_ms": "80000", "grace_ms": "0", "broken": "0", "stale": False, "leases": "0"})
 
     def test_renewing_without_a_session_or_with_anothers_is_refused(self):
         with self.refused(37, "host_register"):

@@ -316,12 +316,12 @@ static void another_boot_of_the_server_begins_grace(void **state)
     assert_int_equal(grace_at(b, NOW + 80 * S).left, 0);
 }
 
-static void while_nobody_knows_who_writes_nobody_may_begin_to(void **state)
+static void while_nobody_knows_who_writes_nobody_may_begin_to_write_or_read(void **state)
 {
     struct bench *b = *state;
     OK(store_grace_begin(&b->txn, true, &terms, NOW, &b->fault));
     take_refused(b, &one, session(HOST_A, 0, 0), true, NOW + 140 * S, FAULT_VDIInUse);
-    take(b, &two, session(HOST_A, 0, 0), false, NOW);
+    take_refused(b, &two, session(HOST_A, 0, 0), false, NOW, FAULT_VDIInUse);
     OK(store_lease_begin(&b->txn, &terms, 1 * S, &b->fault)); /* the clock went back: never longer than from now */
     assert_int_equal(grace_at(b, 1 * S).unknown_left, 141 * S);
     take_refused(b, &one, session(HOST_A, 0, 0), true, 141 * S, FAULT_VDIInUse);
@@ -404,7 +404,7 @@ int main(void)
         WITH_ROWS(leases_come_in_pages),
         WITH_ROWS(every_start_lets_host_leases_run_their_whole_term),
         WITH_ROWS(another_boot_of_the_server_begins_grace),
-        WITH_ROWS(while_nobody_knows_who_writes_nobody_may_begin_to),
+        WITH_ROWS(while_nobody_knows_who_writes_nobody_may_begin_to_write_or_read),
         WITH_ROWS(epochs_pass_what_a_data_path_knows),
         cmocka_unit_test(a_database_of_the_first_schema_keeps_its_leases),
     };
