@@ -81,13 +81,16 @@ static int result_work(struct txn *t, void *arg, struct fault *f)
     return close_op(t, b, f);
 }
 
-/* The end of a MEDIUM call that was undone: its rows go back and the fault is the reply. */
+/* The end of a MEDIUM call that was undone: its rows go back and the fault is the reply. One for want of room is not
+   kept, as keeping it may need a page: its operation id is free again. */
 static int undone_work(struct txn *t, void *arg, struct fault *f)
 {
     struct bracket *b = arg;
     struct call *c = b->c;
     if (c->method->phases->undo && c->method->phases->undo(t, c, f) < 0)
         return -1;
+    if (c->fault.code == FAULT_SRNoSpace)
+        return store_op_drop(t, &c->plan.op, f);
     reply_fault(b->d, c, &c->fault);
     struct op_reply reply = {c->reply, c->reply_length, 0};
     return store_op_close(t, &c->plan.op, &c->op, &reply, f);
@@ -157,6 +160,24 @@ static int act_failed(struct bracket *b, struct fault *f)
     return -1;
 }
 
+/* The result found no room in the store, though the medium is done: what can still be taken back there is, so that the
+   SR goes on serving what gives room back. */
+static int result_refused(struct bracket *b, struct fault *f)
+{
+    struct fault why = *f, unsettled = *f;
+    enum settled how = SETTLED_STUCK;
+    if (f->code == FAULT_SRNoSpace) {
+        b->c->plan.keep = false;
+        if (recover_call(b->d, b->c, &how, &unsettled) < 0)
+            how = SETTLED_STUCK;
+    }
+    b->c->fault = why;
+    b->c->reply = NULL;
+    if (how != SETTLED_UNDONE || store_write(b->d->settings.store, undone_work, b, &unsettled) < 0)
+        poison(b, &unsettled);
+    return -1;
+}
+
 static int act(struct bracket *b, struct fault *f)
 {
     if (POINT(intent_committed) < 0)
@@ -200,11 +221,8 @@ static int run_medium(struct bracket *b, struct fault *f)
         return 0;
     if (act(b, f) < 0 && act_failed(b, f) < 0)
         return -1;
-    if (store_write(store, result_work, b, f) < 0) {
-        c->reply = NULL;
-        poison(b, f);
-        return -1;
-    }
+    if (store_write(store, result_work, b, f) < 0)
+        return result_refused(b, f);
     return finish(b, f);
 }
 
