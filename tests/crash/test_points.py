@@ -10,12 +10,11 @@ import unittest
 from concurrent.futures import ThreadPoolExecutor
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "e2e"))
-from lab import Fault, Lab, Pki, describe, new_uuid  # noqa: E402
+from lab import POINTS_IN_GUESTS, Fault, Lab, Pki, describe, new_uuid  # noqa: E402
 from oracle import RECIPES, changing, consistent, picture, series  # noqa: E402
 
 BROKEN = (OSError, http.client.HTTPException)
 IN_RECOVERY = {"recovery_before_op", "recovery_after_op"}
-IN_A_GUEST = ("iscsi_", "fence_", "mount_", "volume_")  # of types that need one: tests/vm passes these points
 LABS = 2   # at a time
 LIMIT = 60  # more points than any call passes
 ENOUGH = 3  # failures of one series
@@ -129,7 +128,7 @@ class Points(unittest.TestCase):
 
     @staticmethod
     def unpassed(passed):
-        here = {name for name in points() if not name.startswith(IN_A_GUEST)}
+        here = {name for name in points() if not name.startswith(POINTS_IN_GUESTS)}
         return here - IN_RECOVERY - passed
 
     def test_kill_at_every_point(self):

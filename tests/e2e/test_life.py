@@ -154,7 +154,7 @@ class Reports(LabTest):
             info = client.call("sr_get_driver_info", path=f"/sm/{kind}")
             self.assertEqual(set(info) - {"supported_image_formats"},
                              {"name", "description", "vendor", "copyright", "driver_version", "required_api_version",
-                              "capabilities", "configuration"})
+                              "capabilities", "configuration", "fencing"})
             self.assertEqual(info["capabilities"], type_row(kind)["capabilities"])
             self.assertEqual([row["key"] for row in info["configuration"]], [row["key"] for row in type_row(kind)["keys"]])
             document = ElementTree.fromstring(client.call("sr_get_driver_config", path=f"/sm/{kind}"))
