@@ -83,7 +83,8 @@ static int outcome(const char *dir, const char *expected)
     int status;
     pid_t child = fork_child();
     if (child == 0) {
-        freopen("/dev/null", "w", stderr);
+        if (!freopen("/dev/null", "w", stderr))
+            abort();
         _exit(try_it(dir, expected));
     }
     assert_int_equal(waitpid(child, &status, 0), child);
