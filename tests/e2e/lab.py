@@ -30,6 +30,9 @@ MIB = 1 << 20
 ALARMS = re.compile(r"Sanitizer|runtime error:|Assertion .* failed|^.*PROMISE", re.M)
 
 
+deep = unittest.skipUnless(os.environ.get("SMAPI_DEEP"), "takes minutes in a guest: tests/run --deep")
+
+
 def rounds(quick):
     """How often a test repeats: quick times the factor SMAPI_DEEP."""
     return quick * int(os.environ.get("SMAPI_DEEP") or 1)

@@ -10,7 +10,7 @@ os.environ["SMAPI_KINDS"] = "ext"
 sys.path.insert(0, os.path.join(HERE, "..", "e2e"))
 import killed  # noqa: E402
 import vhd  # noqa: E402
-from lab import MIB, Lab, LabTest  # noqa: E402
+from lab import MIB, Lab, LabTest, deep  # noqa: E402
 from kit import held, left, mounts, sh, spare, wipe  # noqa: E402
 
 
@@ -172,7 +172,7 @@ class Killed(ExtTest):
         killed.at(self, self.lab, self.repository, self.untouched, "sr_attach", "volume_activated", "mount_done")
         killed.at(self, self.lab, self.repository, self.untouched, "sr_delete", "volume_wiped", "volume_group_removed")
 
-    @unittest.skipUnless(os.environ.get("SMAPI_DEEP"), "every point takes minutes: tests/run --deep")
+    @deep
     def test_it_leaves_nothing_at_any_point(self):
         killed.everywhere(self, self.lab, self.repository, self.untouched)
 

@@ -21,7 +21,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."
 import kit  # noqa: E402
 import vhd  # noqa: E402
 from kit import MIB, sh  # noqa: E402
-from lab import Fault, Lab, LabTest, Repository, new_uuid, program  # noqa: E402
+from lab import Fault, Lab, LabTest, Repository, deep, new_uuid, program  # noqa: E402
 
 GIB = 1024 * MIB
 PIECE = 64 * 1024
@@ -343,6 +343,7 @@ class Life(LvmTest):
         self.assertEqual(self.content(sr, snapshot)[:PIECE], noise(8))
         self.consistent(sr)
 
+    @deep
     def test_a_chain_has_at_most_thirty_images(self):
         sr = self.sr(allocation="thin").made()
         vdi = self.disk(sr, 2 * MIB)
@@ -617,6 +618,7 @@ class Crash(LvmTest):
             self.kill_at_each_point(sr, lambda: sr("vdi_delete", vdi_uuid=left[0]), lambda _: None)
             self.assertNotIn(left[0], sr.contents())
 
+    @deep
     def test_snapshot_and_clone(self):
         for kind, method in (("vhd", "vdi_snapshot"), ("raw", "vdi_clone")):
             sr, vdi, data = self.prepared(kind)
@@ -628,6 +630,7 @@ class Crash(LvmTest):
             for uuid in (uuid for uuid, row in sr.contents().items() if not row["hidden"]):
                 self.assertEqual(self.content(sr, uuid), data)
 
+    @deep
     def test_resize(self):
         for kind in ("raw", "vhd"):
             sr, vdi, data = self.prepared(kind)
@@ -641,6 +644,7 @@ class Crash(LvmTest):
 
             self.kill_at_each_point(sr, lambda: sr("vdi_resize", str(next(sizes) * MIB), vdi_uuid=vdi), judge)
 
+    @deep
     def test_repositories(self):
         disk = kit.spare()
         for n in range(1, 20):

@@ -11,7 +11,7 @@ os.environ["SMAPI_KINDS"] = "nfs"
 sys.path.insert(0, os.path.join(HERE, "..", "e2e"))
 import killed  # noqa: E402
 import vhd  # noqa: E402
-from lab import MIB, Fault, Lab, LabTest, new_uuid  # noqa: E402
+from lab import MIB, Fault, Lab, LabTest, deep, new_uuid  # noqa: E402
 import places  # noqa: E402
 from kit import NfsServer, eventually, held, left, mounts, read, sh  # noqa: E402
 
@@ -213,7 +213,7 @@ class Killed(NfsTest):
         killed.at(self, self.lab, self.repository, self.gone, "sr_attach", "mount_point_made", "mount_done")
         killed.at(self, self.lab, self.repository, self.gone, "sr_delete", "sr_delete_unmarked")
 
-    @unittest.skipUnless(os.environ.get("SMAPI_DEEP"), "every point takes minutes: tests/run --deep")
+    @deep
     def test_it_leaves_nothing_at_any_point(self):
         killed.everywhere(self, self.lab, self.repository, self.gone)
 
