@@ -598,6 +598,7 @@ class Crash(LvmTest):
                 judge(point)
         return self.fail("points without end")
 
+    @deep
     def test_create_and_delete(self):
         for kind in ("raw", "vhd"):
             sr, vdi, data = self.prepared(kind)
@@ -706,6 +707,7 @@ class Crash(LvmTest):
                 snapshot = sr("vdi_snapshot", vdi_uuid=vdi)["uuid"]
                 sr("vdi_delete", vdi_uuid=snapshot)
 
+    @deep
     def test_a_lost_database_finds_everything_again(self):
         """The group alone: what was under way is finished or gone after the attach of a server that knows nothing."""
         for point in ("create_temp_synced", "fork_child_made", "fork_linked", "fork_published"):
