@@ -230,6 +230,7 @@ class Life(LvmTest):
         self.assertEqual(sh("blkid", "-p", sr.config["device"], check=False), "")
         self.nothing_is_left()
 
+    @deep
     def test_a_new_disk_shows_nothing_of_an_older_one(self):
         sr = self.sr().made()
         secret = noise(3, 4 * MIB)
@@ -248,6 +249,7 @@ class Life(LvmTest):
         sr("vdi_resize", str(24 * MIB), vdi_uuid=raw)
         self.assertEqual(self.content(sr, raw), bytes(24 * MIB))
 
+    @deep
     def test_thick_and_thin_volumes_have_the_lengths_the_reference_gives_them(self):
         sr = self.sr().made()
         for size, length in ((2 * MIB, 8 * MIB), (10 * MIB, 16 * MIB), (100 * MIB, thick(100 * MIB))):
@@ -296,6 +298,7 @@ class Life(LvmTest):
             sr("vdi_delete", vdi_uuid=disk)
         self.assertEqual(set(volumes(sr)) - {"MGT"}, set())
 
+    @deep
     def test_a_raw_disk_becomes_the_parent_of_vhds(self):
         sr = self.sr().made()
         vdi = sr.disk(12 * MIB, vdi_sm_config={"type": "raw"})
@@ -310,6 +313,7 @@ class Life(LvmTest):
         self.assertEqual((rows[vdi]["format"], rows[base]["format"], rows[base]["hidden"]), ("vhd", "raw", True))
         self.assertIn("hidden", volumes(sr)[f"LV-{base}"][2])
 
+    @deep
     def test_volumes_are_active_only_while_a_disk_made_from_them_is_attached(self):
         sr = self.sr().made()
         vdi = self.disk(sr, 4 * MIB)
@@ -328,6 +332,7 @@ class Life(LvmTest):
         self.assertEqual(active(sr), set())
         self.assertFalse(os.path.exists(f"/dev/{group(sr)}"))
 
+    @deep
     def test_a_disk_that_is_attached_is_snapshot_where_it_stands(self):
         sr = self.sr().made()
         vdi = self.disk(sr, 8 * MIB)
@@ -354,6 +359,7 @@ class Life(LvmTest):
         self.assertEqual(self.content(sr, vdi), bytes(2 * MIB))
         self.consistent(sr)
 
+    @deep
     def test_a_host_that_was_started_again_activates_what_it_had_attached(self):
         sr = self.sr().made()
         vdi = self.disk(sr, 4 * MIB)
@@ -365,6 +371,7 @@ class Life(LvmTest):
         self.assertEqual(active(sr), {f"VHD-{vdi}"})
         sr.released(vdi)
 
+    @deep
     def test_a_full_group_refuses_and_keeps_nothing(self):
         sr = self.sr().made()
         vdi = self.disk(sr, 600 * MIB)
@@ -374,6 +381,7 @@ class Life(LvmTest):
         snapshot = sr("vdi_snapshot", vdi_uuid=self.disk(sr, 100 * MIB))["uuid"]
         self.assertIn(snapshot, self.consistent(sr))
 
+    @deep
     def test_scans_of_many_volumes_start_at_most_two_programs(self):
         sr = self.sr(allocation="thin").made()
         for _ in range(10):
@@ -385,6 +393,7 @@ class Life(LvmTest):
         self.assertLessEqual(len(started), 2, started)
         self.assertEqual(len(sr.contents()), 110)
 
+    @deep
     def test_attach_and_activate_start_lvchange_alone(self):
         sr = self.sr().made()
         vdi = self.disk(sr, 4 * MIB)
@@ -397,6 +406,7 @@ class Life(LvmTest):
             sr.released(vdi)
         self.assertEqual(started, [])
 
+    @deep
     def test_snapshots_in_several_repositories_do_not_wait_for_one_another(self):
         repositories = [self.sr(kit.spare()).made() for _ in range(4)]
         disks = [self.disk(sr, 2 * MIB) for sr in repositories]
@@ -439,6 +449,7 @@ def programs(lab):
 
 
 class Refusals(LvmTest):
+    @deep
     def test_devices_that_are_none_or_are_somebodys_are_left_alone(self):
         disk, taken = kit.spare(), kit.spare()
         sh("mkfs.ext4", "-q", taken)
@@ -470,6 +481,7 @@ class Refusals(LvmTest):
     def sr_of(self, device):
         return Repository(self.lab.unix(), "lvm", new_uuid(), {"device": device})
 
+    @deep
     def test_one_server_owns_a_group_until_it_is_taken_over(self):
         sr = self.sr().made()
         vdi = self.disk(sr, 4 * MIB)
@@ -484,6 +496,7 @@ class Refusals(LvmTest):
             with self.refused(47, "belongs to server"):
                 self.disk(sr, 4 * MIB)
 
+    @deep
     def test_a_group_of_two_bodies_is_not_served(self):
         one, two = kit.spare(), kit.spare()
         sr = self.sr(one, two)
@@ -492,6 +505,7 @@ class Refusals(LvmTest):
         with self.refused(47, "two volume groups"):
             sr("sr_attach")
 
+    @deep
     def test_a_device_that_vanished_from_a_group_makes_it_unavailable(self):
         one, two = kit.spare(), kit.spare()
         sr = self.sr(one, two).made()
@@ -500,6 +514,7 @@ class Refusals(LvmTest):
         with self.refused(47):
             sr("sr_attach")
 
+    @deep
     def test_changes_must_come_from_the_master(self):
         sr = self.sr().made()
         vdi = self.disk(sr, 4 * MIB)
@@ -683,6 +698,7 @@ class Crash(LvmTest):
         self.assertEqual(sh("blkid", "-p", disk, check=False), "")
         self.nothing_is_left()
 
+    @deep
     def test_random_kills_while_disks_are_attached_and_made(self):
         sr, vdi, data = self.prepared("vhd")
         chance = random.Random(7)
