@@ -7,7 +7,7 @@ import subprocess
 import unittest
 
 import vhd
-from lab import MIB, Fault, LabTest, new_uuid
+from lab import MIB, Fault, LabTest, new_uuid, program
 from test_trees import fingerprint
 from trees import Disk, Judges, random_pieces, write_pieces
 
@@ -282,6 +282,8 @@ class LostDatabase(AdoptionTest):
         for name in os.listdir(self.lab.state):
             if name.startswith("smapid.db"):
                 os.unlink(os.path.join(self.lab.state, name))
+        subprocess.run([program("smapid"), "--config", self.lab.config_path, "--rebuild", "--sr",
+                        f"file,uuid={sr.uuid},location={sr.location}"], timeout=60, check=True, capture_output=True)
         self.lab.start()
         sr("sr_attach")
         sr("sr_scan")
