@@ -36,6 +36,10 @@ struct place {
     size_t device_count;
 };
 
+/* Adds a copy of the path. */
+void place_add_device(struct place *place, const char *path);
+void place_free_devices(struct place *place);
+
 /* What keeps a host that has lost its lease from writing on. Shown in sr_contents and driver_info. */
 enum fencing {
     FENCING_NONE,     /* nothing is written (iso), or nothing can be promised */

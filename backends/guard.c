@@ -233,9 +233,7 @@ void backend_sr_release(struct sr *sr)
     if (sr->place.path && sr->place.dir >= 0)
         close(sr->place.dir);
     free(sr->place.path);
-    for (size_t i = 0; i < sr->place.device_count; i++)
-        free(sr->place.devices[i]);
-    free(sr->place.devices);
+    place_free_devices(&sr->place);
     sr->place = (struct place){.dir = -1};
     free(atomic_exchange(&sr->poison, NULL));
 }

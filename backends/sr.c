@@ -68,6 +68,25 @@ int sr_known_silent(struct sr *sr, struct fault *f)
     return r;
 }
 
+void place_add_device(struct place *place, const char *path)
+{
+    char **more = realloc(place->devices, (place->device_count + 1) * sizeof *more);
+    char *copy = strdup(path);
+    if (!more || !copy)
+        abort();
+    more[place->device_count++] = copy;
+    place->devices = more;
+}
+
+void place_free_devices(struct place *place)
+{
+    for (size_t i = 0; i < place->device_count; i++)
+        free(place->devices[i]);
+    free(place->devices);
+    place->devices = NULL;
+    place->device_count = 0;
+}
+
 void found_add(struct arena *a, struct found_list *l, struct found_sr item)
 {
     if (l->count == l->room) {

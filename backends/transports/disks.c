@@ -78,25 +78,6 @@ static int disks_destroy(struct sr *sr, const struct plan *plan, struct fault *f
 
 /* ------------------------------------------------------------------ connect */
 
-static void add_device(struct place *place, const char *path)
-{
-    char **more = realloc(place->devices, (place->device_count + 1) * sizeof *more);
-    char *copy = strdup(path);
-    if (!more || !copy)
-        abort();
-    more[place->device_count++] = copy;
-    place->devices = more;
-}
-
-static void free_devices(struct place *place)
-{
-    for (size_t i = 0; i < place->device_count; i++)
-        free(place->devices[i]);
-    free(place->devices);
-    place->devices = NULL;
-    place->device_count = 0;
-}
-
 static int disks_connect(struct sr *sr, struct fault *f)
 {
     AUTO_ARENA struct arena *a = arena_new(MEMORY);
@@ -108,14 +89,14 @@ static int disks_connect(struct sr *sr, struct fault *f)
     if (check_devices(paths, count, &look, f) < 0)
         return -1;
     for (size_t i = 0; i < count; i++)
-        add_device(&sr->place, paths[i]);
+        place_add_device(&sr->place, paths[i]);
     return 0;
 }
 
 static int disks_disconnect(struct sr *sr, struct fault *f)
 {
     (void) f;
-    free_devices(&sr->place);
+    place_free_devices(&sr->place);
     return 0;
 }
 

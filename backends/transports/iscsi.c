@@ -94,25 +94,6 @@ static int make_link(const struct uuid *sr, const struct scsi_disk *disk, struct
     return 0;
 }
 
-static void add_device(struct place *place, const char *path)
-{
-    char **more = realloc(place->devices, (place->device_count + 1) * sizeof *more);
-    char *copy = strdup(path);
-    if (!more || !copy)
-        abort();
-    more[place->device_count++] = copy;
-    place->devices = more;
-}
-
-static void free_devices(struct place *place)
-{
-    for (size_t i = 0; i < place->device_count; i++)
-        free(place->devices[i]);
-    free(place->devices);
-    place->devices = NULL;
-    place->device_count = 0;
-}
-
 /* Two SRs with one LUN would each think it theirs alone: sessions and links of another SR tell. */
 static int refuse_if_shared(const struct sr *sr, const struct scsi_disk *disk, struct arena *a, struct fault *f)
 {
@@ -142,13 +123,13 @@ static int fill_place(struct sr *sr, const struct scsi_disk *disks, size_t count
         for (size_t j = 0; j < i && !known; j++)
             known = strcmp(disks[i].id, disks[j].id) == 0;
         if (!known && (refuse_if_shared(sr, &disks[i], a, f) < 0 || make_link(&sr->uuid, &disks[i], a, &path, f) < 0)) {
-            free_devices(&fresh);
+            place_free_devices(&fresh);
             return -1;
         }
         if (!known)
-            add_device(&fresh, path);
+            place_add_device(&fresh, path);
     }
-    free_devices(&sr->place);
+    place_free_devices(&sr->place);
     sr->place.devices = fresh.devices;
     sr->place.device_count = fresh.device_count;
     return 0;
@@ -181,7 +162,7 @@ static int open_place(struct sr *sr, struct iscsi_want *w, struct arena *a, stru
 static int iscsi_transport_disconnect(struct sr *sr, struct fault *f)
 {
     AUTO_ARENA struct arena *a = arena_new(8 << 20);
-    free_devices(&sr->place);
+    place_free_devices(&sr->place);
     remove_links(sr, a);
     sweep_probes();
     return iscsi_end(iface_of(&sr->uuid, a), sr->hold, f);
@@ -201,7 +182,7 @@ static int iscsi_transport_connect(struct sr *sr, struct fault *f)
         return 0;
     *f = why;
     lend_document(sr, f);
-    free_devices(&sr->place);
+    place_free_devices(&sr->place);
     remove_links(sr, a);
     if (w.fresh) /* sessions that were there before may be in use */
         iscsi_end(w.who.iface, sr->hold, &ignored);
