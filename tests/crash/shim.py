@@ -6,6 +6,7 @@ The daemon is the real one, reached through its socket: a start takes few ms whe
 (Server), so that thousands of trials fit into a minute or two, and nothing is left to believe about a harness that only
 resembles it.
 """
+import atexit
 import ctypes
 import http.client
 import mmap
@@ -31,18 +32,30 @@ ENOUGH = 3  # failures of one series
 NONE, KILL, KILL_HALF, FAIL, FAIL_ON, SWALLOW, HIDE = range(7)
 
 
-CLONE_NEWNS, MS_REC_PRIVATE = 0x00020000, 0x4000 | 1 << 18
+CLONE_NEWNS, MS_REC_PRIVATE, MNT_DETACH = 0x00020000, 0x4000 | 1 << 18, 2
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 
 
 def tmp_in_memory():
-    """From here on /tmp is a tmpfs that this process and its children alone see: syncs cost nothing, and nothing stays
-    behind. Without the right to mount it stays what it is. (Not /dev/shm: no SR may stand below /dev.)"""
+    """From here on temporary files are on a tmpfs that this process and its children alone see: syncs cost nothing, and
+    nothing stays behind. Without the right to mount they are where they were. It is mounted on a directory of its own:
+    over /tmp it would hide a checkout that lives there. (Not /dev/shm: no SR may stand below /dev.)"""
     libc = ctypes.CDLL(None, use_errno=True)
     for setting in (M_TRIM_THRESHOLD, M_MMAP_THRESHOLD):  # contents of disks, again and again: keep the memory
         libc.mallopt(setting, 1 << 28)
-    return (libc.unshare(CLONE_NEWNS) == 0 and libc.mount(None, b"/", None, MS_REC_PRIVATE, None) == 0 and
-            libc.mount(b"none", b"/tmp", b"tmpfs", 0, None) == 0)
+    place, owner = tempfile.mkdtemp(prefix="c-"), os.getpid()
+    mounted = (libc.unshare(CLONE_NEWNS) == 0 and libc.mount(None, b"/", None, MS_REC_PRIVATE, None) == 0 and
+               libc.mount(b"none", os.fsencode(place), b"tmpfs", 0, b"mode=0700") == 0)
+    if mounted:
+        tempfile.tempdir = os.environ["TMPDIR"] = place
+
+    def give_back():
+        if os.getpid() == owner:
+            libc.umount2(os.fsencode(place), MNT_DETACH)
+            os.rmdir(place)
+
+    atexit.register(give_back)
+    return mounted
 
 
 class Control:
