@@ -25,7 +25,7 @@ from lab import BUILD, Lab, Pki, new_uuid
 BROKEN = (OSError, http.client.HTTPException)
 SHIM = os.path.join(BUILD, "tests", "crash", "shim.so")
 RESERVE = "smapid.reserve"  # 8 MiB that hold nothing
-PROCESSES = 2
+PROCESSES = int(os.environ.get("SMAPI_PROCESSES") or 2)
 ENOUGH = 3  # failures of one series
 
 # enum action
@@ -303,18 +303,28 @@ def _run_one(work):
             lab.end()
         finally:
             lab.close()
-    return kind, row["name"], recipe.__name__, figures, failed
+    return name_of(kind, row, recipe), figures, failed
 
 
-def each(judge, todo, *more):
-    """Runs judge(stage, failed, *more) for each (kind, row, recipe) of todo, in processes beside one another. Yields
-    (name, figures, failures). With SMAPI_FIRST set it ends at the first failure."""
+def name_of(kind, row, recipe):
+    return f"{kind} {row['name']} {recipe.__name__}"
+
+
+def each(judge, todo, *more, progress=None):
+    """Runs judge(stage, failed, *more) for each (kind, row, recipe) of todo, in SMAPI_PROCESSES (2) processes beside one
+    another. Yields (name, figures, failures). With SMAPI_FIRST set it ends at the first failure. progress, a
+    figures.Progress: what it knows is not done again, and what nothing failed in is added to it."""
+    for name, figures in (progress.done if progress else {}).items():
+        yield name, figures, []
+    todo = [one for one in todo if not progress or name_of(*one) not in progress.done]
     rival = new_uuid()
     Pki.shared().identity("host", rival)
     work = [(judge, kind, row, recipe, rival, more) for kind, row, recipe in reversed(todo)]  # the long ones first
     with multiprocessing.get_context("fork").Pool(PROCESSES) as pool:
-        for kind, method, recipe, figures, failed in pool.imap_unordered(_run_one, work):
-            yield f"{kind} {method} {recipe}", figures, failed
+        for name, figures, failed in pool.imap_unordered(_run_one, work):
+            if progress and not failed:
+                progress.add(name, figures)
+            yield name, figures, failed
             if failed and os.environ.get("SMAPI_FIRST"):
                 pool.terminate()
                 return

@@ -11,7 +11,6 @@ in the state directory are the same for all methods: in the quick run only serie
 (SMAPI_DEEP): every call of every series, and all three errors for good.
 """
 import errno
-import json
 import os
 import re
 import signal
@@ -21,17 +20,17 @@ import traceback
 import unittest
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "e2e"))
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
+import figures  # noqa: E402
 from client import Fault  # noqa: E402
-from lab import new_uuid, rounds  # noqa: E402
+from lab import new_uuid  # noqa: E402
 from oracle import consistent, listed, series  # noqa: E402
 from shim import BROKEN, ENOUGH, FAIL, FAIL_ON, HIDE, KILL, each, tmp_in_memory  # noqa: E402
-from test_kill_calls import repeat, settled  # noqa: E402
+from test_kill_calls import SYNCS, repeat, settled  # noqa: E402
 
-DEEP = rounds(1) > 1
-FIGURES = os.environ.get("SMAPI_FIGURES")
+DEEP = figures.DEEP
 STORE_SERIES = {("dummy", "VdiActivate"), ("dummy", "VdiDetach"), ("dummy", "VdiCreate"), ("file", "VdiDelete")}
 RECOVERED = {("file", "VdiCreate"), ("file", "VdiSnapshot"), ("file", "VdiDeleteLeaf"), ("file", "VdiResize")}
-SYNCS = ("fsync", "fdatasync")
 NAMED = ("create", "create_empty", "mkdir", "symlink", "link", "rename", "unlink", "rmdir")
 GROWS = ("write", "allocate", "create", "create_empty", "mkdir", "symlink", "link", "rename")  # may find no room
 
@@ -266,35 +265,37 @@ def hide_syncs(stage, failed):
 class Errors(unittest.TestCase):
     maxDiff = None
 
-    def all_of(self, judge, todo):
-        began, totals, of_each = time.monotonic(), {}, []
-        for name, figures, failed in each(judge, todo):
-            for key, value in (figures or {}).items():
+    def all_of(self, judge, part, told, todo):
+        began, totals = time.monotonic(), {"series": 0, "violations": 0}
+        for name, counts, failed in each(judge, todo, progress=figures.Progress(f"errors-{part}")):
+            for key, value in (counts or {}).items():
                 totals[key] = totals.get(key, 0) + value
-            of_each.append((name, figures))
+            totals["series"] += 1
+            totals["violations"] += len(failed)
+            if DEEP:
+                print(f"  {name}: {counts}", flush=True)
             for where, trace in failed:
                 with self.subTest(series=name, where=where):
                     self.fail(trace)
         print(f"{judge.__name__}: {totals}, {time.monotonic() - began:.0f} s", flush=True)
-        if DEEP and FIGURES:
-            with open(FIGURES, "a", encoding="ascii") as out:
-                json.dump({"suite": "errors", "test": judge.__name__, "totals": totals, "each": of_each,
-                           "seconds": round(time.monotonic() - began)}, out)
-                out.write("\n")
+        if DEEP:
+            figures.save("errors", part, told, totals)
         return totals
 
     def test_no_success_is_silent_and_no_fault_leaves_half_of_it(self):
-        totals = self.all_of(fail_calls, series())
+        totals = self.all_of(fail_calls, "calls", "{series:,} series, {trials:,} errors: {fault:,} answered with a fault, {success:,} "
+                             "with success, {aborted:,} ended the process, {violations} violations", series())
         self.assertGreater(min(totals["fault"], totals["success"], totals["aborted"]), 0)
 
     def test_a_start_that_meets_an_error_ends_or_serves(self):
         todo = [one for one in series() if (one[0], one[2].__name__) in RECOVERED]
-        totals = self.all_of(fail_starts, todo)
+        totals = self.all_of(fail_starts, "starts", "{series:,} series, {trials:,} errors of starts: {fault:,} served, {aborted:,} "
+                             "ended, {violations} violations", todo)
         self.assertGreater(min(totals["fault"], totals["aborted"]), 0)
 
     def test_a_sync_whose_error_is_not_looked_at_is_noticed(self):
         todo = [one for one in series() if (one[0], one[2].__name__) in RECOVERED]
-        totals = self.all_of(hide_syncs, todo)
+        totals = self.all_of(hide_syncs, "hidden", "of {hidden} sync errors hidden from the program {noticed} are noticed", todo)
         self.assertGreater(totals["noticed"], totals["hidden"] / 2)
 
 

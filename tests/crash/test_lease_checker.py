@@ -11,6 +11,8 @@ import sys
 import unittest
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
+import figures  # noqa: E402
 from lease_history import OK, REFUSED, UNKNOWN, Event, Op, disk_order, search, witness  # noqa: E402
 
 GOOD = {
@@ -152,4 +154,8 @@ class Checker(unittest.TestCase):
 
 
 if __name__ == "__main__":
-    unittest.main()
+    program = unittest.main(exit=False)
+    if figures.DEEP and program.result.wasSuccessful():
+        figures.save("lease_checker", "histories", "{good} good histories accepted, {bad} bad ones rejected",
+                     {"good": len(GOOD), "bad": len(BAD)})
+    sys.exit(not program.result.wasSuccessful())

@@ -197,8 +197,13 @@ class History(unittest.TestCase):
             self.assertTrue(any(op.who == host["host"] and op.outcome == OK for op in ops))
         self.assertGreater(breaks, 0)
         self.assertGreater(grants, rounds(LIVES) * DISKS)
-        figures.save("lease_history", calls=len(ops), outcomes=told, grants=grants, breaks=breaks, kills=self.killed, stops=self.stopped,
-                     clock_jumps=self.jumped, wall_jumps=self.wall_jumped, anomalies=0, seed=SEED)
+        if figures.DEEP:
+            figures.save("lease_history", "history",
+                         "{calls:,} calls, {grants:,} grants, {breaks:,} breaks, {kills} kills, {stops:,} stops, {clock_jumps} jumps "
+                         "of boot time, {wall_jumps} of wall time, {anomalies} anomalies",
+                         {"calls": len(ops), "outcomes": told, "grants": grants, "breaks": breaks, "kills": self.killed,
+                          "stops": self.stopped, "clock_jumps": self.jumped, "wall_jumps": self.wall_jumped,
+                          "anomalies": 0, "seed": SEED})
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ started on it, and what it makes of it judged by oracle.py. What was answered mu
 Quick: a sample by a fixed seed, at least 2,000. Deep (SMAPI_DEEP): all of them, and those of recorded recoveries, until
 SMAPI_STATES (100,000) are judged.
 """
-import json
 import os
 import random
 import sys
@@ -15,16 +14,17 @@ import traceback
 import unittest
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "e2e"))
-from lab import new_uuid, rounds  # noqa: E402
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
+import figures  # noqa: E402
+from lab import new_uuid  # noqa: E402
 from oracle import consistent, series  # noqa: E402
 from power import Run, Tree  # noqa: E402
 from shim import BROKEN, ENOUGH, KILL, each, tmp_in_memory  # noqa: E402
 from test_kill_calls import repeat, settled  # noqa: E402
 
-DEEP = rounds(1) > 1
+DEEP = figures.DEEP
 SEED = int(os.environ.get("SMAPI_SEED") or 20261124)
 WANTED = int(os.environ.get("SMAPI_STATES") or (100000 if DEEP else 2300))
-FIGURES = os.environ.get("SMAPI_FIGURES")
 
 
 def setUpModule():
@@ -103,8 +103,8 @@ def cut(stage, failed, share, blind):
     totals = {"states": 0, "judged": 0}
 
     def add(recorded, op, wanted):
-        figures = judge_some(stage, failed, *recorded, op, chance, wanted)
-        for key, value in figures.items():
+        counts = judge_some(stage, failed, *recorded, op, chance, wanted)
+        for key, value in counts.items():
             totals[key] += value
 
     add(record(stage, None, blind), None, share if DEEP else share * 2 // 3)
@@ -124,20 +124,20 @@ class PowerCut(unittest.TestCase):
     maxDiff = None
 
     def all_of(self, wanted, todo, blind=()):
-        began, totals, of_each, failures = time.monotonic(), {"states": 0, "judged": 0}, [], []
-        for name, figures, failed in each(cut, todo, -(-wanted // len(todo)), blind):
-            for key, value in (figures or {}).items():
+        began, totals, failures = time.monotonic(), {"series": 0, "states": 0, "judged": 0, "violations": 0}, []
+        share = -(-wanted // len(todo))
+        progress = None if blind else figures.Progress("power_cut", share, SEED)
+        for name, counts, failed in each(cut, todo, share, blind, progress=progress):
+            for key, value in (counts or {}).items():
                 totals[key] += value
+            totals["series"] += 1
+            totals["violations"] += len(failed)
             if DEEP:
-                print(f"  {name}: {figures}", flush=True)
-            of_each.append((name, figures))
+                print(f"  {name}: {counts}", flush=True)
             failures += [(name, where, trace) for where, trace in failed]
         print(f"power cut: {totals}, {time.monotonic() - began:.0f} s", flush=True)
-        if DEEP and FIGURES and not blind:
-            with open(FIGURES, "a", encoding="ascii") as out:
-                json.dump({"suite": "power_cut", "totals": totals, "each": of_each,
-                           "seconds": round(time.monotonic() - began)}, out)
-                out.write("\n")
+        if DEEP and not blind:
+            figures.save("power_cut", "states", "{series:,} series, {judged:,} states judged, {violations} violations", totals)
         return totals, failures
 
     def test_what_was_answered_outlives_a_power_cut_and_nothing_half_made_does(self):

@@ -11,6 +11,9 @@ import re
 import subprocess
 import sys
 
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
+import figures  # noqa: E402
+
 TOP = ("server", "handlers", "backends", "store", "certs", "deploy", "tests")
 
 # Who may include what of ours: the first pattern that fits a file decides. A pattern without an answer is a complaint,
@@ -201,7 +204,13 @@ def headers(root):
             yield from complaints
 
 
-RULES = (layers, libraries, forbidden, lengths, licences, private_paths, unfinished, readmes, formatting, headers)
+def quoted(root):
+    """READMEs quote the figures of the deep runs as tests/figures has them."""
+    for path in figures.stale(root):
+        yield "%s:1: does not quote what is in tests/figures; tests/figures.py --write does" % path
+
+
+RULES = (layers, libraries, forbidden, lengths, licences, private_paths, unfinished, readmes, formatting, headers, quoted)
 
 
 def main():

@@ -90,7 +90,7 @@ class Planting(unittest.TestCase):
         for path in rules.files(ROOT, "*"):
             target = os.path.join(cls.root, path)
             os.makedirs(os.path.dirname(target), exist_ok=True)
-            if not path.startswith("tests/") or path.endswith((".h", ".md")):
+            if not path.startswith("tests/") or path.endswith((".h", ".md", ".json")):
                 shutil.copyfile(os.path.join(ROOT, path), target)
         shutil.copyfile(os.path.join(ROOT, ".clang-format"), os.path.join(cls.root, ".clang-format"))
 
@@ -110,7 +110,7 @@ class Planting(unittest.TestCase):
             os.unlink(target)
 
     def test_every_rule_is_planted_against(self):
-        self.assertEqual({r for r, *_ in PLANTED} | {rules.readmes}, set(rules.RULES))
+        self.assertEqual({r for r, *_ in PLANTED} | {rules.readmes, rules.quoted}, set(rules.RULES))
 
     def test_every_row_of_the_library_table_is_planted_against_or_unused(self):
         planted = "".join(text for rule, _, text, _ in PLANTED if rule is rules.libraries)
@@ -127,6 +127,18 @@ class Planting(unittest.TestCase):
         for rule, path, text in ALLOWED:
             with self.subTest(rule=rule.__name__, path=path):
                 self.assertEqual(self.complaints(rule, path, text), [])
+
+    def test_a_figure_that_readmes_do_not_quote_is_caught(self):
+        os.makedirs(rules.figures.directory(self.root), exist_ok=True)
+        for suite, quoting in (("kill_load", ["tests/README.md", "README.md"]), ("lease_checker", ["tests/README.md"])):
+            part, values = rules.figures.SUITES[suite][0], {"kills": 1, "lost": 0, "good": 1}
+            row = {"date": "2000-01-01", "program": "planted", "told": "planted", "figures": values}
+            path = os.path.join(rules.figures.directory(self.root), suite + ".json")
+            kept = rules.figures.read(suite, self.root)
+            rules.figures.write(path, {part: row})
+            self.assertEqual([c.split(":")[0] for c in rules.quoted(self.root)], quoting)
+            rules.figures.write(path, kept)
+            self.assertEqual(list(rules.quoted(self.root)), [])
 
     def test_a_missing_readme_is_caught(self):
         paths = [os.path.join(self.root, top, "README.md") for top in rules.TOP]
