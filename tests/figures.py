@@ -81,9 +81,9 @@ class Progress:
     """What a deep run has done already, kept in the build directory: one that was ended goes on where it was, as long as
     program, harness and settings are the same."""
 
-    def __init__(self, name, *settings):
+    def __init__(self, name, *settings, harness=("tests/crash", "tests/e2e")):
         build = os.environ.get("SMAPI_BUILD", os.path.join(SOURCE, "build", "dev"))
-        key = digest(*PROGRAM, "tests/crash", "tests/e2e") + hashlib.sha256(repr(settings).encode()).hexdigest()[:6]
+        key = digest(*PROGRAM, *harness) + hashlib.sha256(repr(settings).encode()).hexdigest()[:6]
         self._path = os.path.join(build, "figures", f"{name}-{key}")
         self.done = {}  # name -> figures
         if DEEP and os.path.exists(self._path):
