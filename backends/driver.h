@@ -68,6 +68,9 @@ struct sr {
     int hold; /* to be inherited by every child that works for the SR (struct cmd): recovery waits for them; -1: none */
     bool connected;
     _Atomic bool unfenced; /* found by the layout's attach: the medium has no means to do what the type promises */
+    /* Said by the transport's create when it failed before its first change: there is nothing to settle, which could
+       be asked of a server that may never have existed. */
+    bool untouched;
     struct place place;
     void *state; /* the layout's, made by its attach slot, freed by its detach slot */
     /* Why nothing may be done here until it is attached again; NULL while all is well. malloc'd, freed by guard.c. */

@@ -266,6 +266,7 @@ int backend_sr_create(struct sr *sr, const struct plan *plan, struct fault *f)
     struct fault ignored;
     if (!backend_offers(sr->type, CAP_sr_create))
         return refuse(sr->type, "sr_create", f);
+    sr->untouched = false;
     if (result(sr, "create", sr->type->transport->create(sr, plan, f), f) < 0 || connect_place(sr, f) < 0)
         return -1;
     int r = result(sr, "sr_create", sr->type->layout->sr_create(sr, plan, f), f);
@@ -690,6 +691,10 @@ static int settle_attachment(struct sr *sr, bool wanted, enum settled *how, stru
 int backend_settle(struct sr *sr, const struct plan *plan, const struct vdi *wanted, struct arena *a, enum settled *how,
                    struct vdi *vdi, struct vdi *base, struct deletion *deleted, struct fault *f)
 {
+    if (strcmp(plan->method, "sr_create") == 0 && sr->untouched) {
+        *how = SETTLED_UNDONE;
+        return 0;
+    }
     if (strcmp(plan->method, "sr_create") == 0)
         return settle_place(sr, plan, SETTLED_UNDONE, how, f);
     if (strcmp(plan->method, "sr_delete") == 0)

@@ -194,9 +194,18 @@ static void remove_discovery(struct arena *a, const char *directory)
     rmdir(directory);
 }
 
-static enum fault_code discovery_fault(int status)
+/* iscsiadm ends with the same number when nothing is offered, when iscsid does not run, and when the kernel has no
+   iSCSI; only its words tell them apart. */
+static bool offers_nothing(const struct cmd_result *r)
 {
-    switch (status) {
+    return r->status == EXIT_NO_OBJECT && strstr(r->err, "No portals found");
+}
+
+static enum fault_code discovery_fault(const struct cmd_result *r)
+{
+    switch (r->status) {
+    case EXIT_NO_OBJECT:
+        return strstr(r->err, "iscsid is not running") ? FAULT_ISCSIDaemon : FAULT_ISCSIQueryDaemon;
     case EXIT_AUTHORISATION:
     case EXIT_FATAL_LOGIN:
         return FAULT_ISCSILogin;
@@ -265,13 +274,12 @@ int iscsiadm_discover(const struct iscsi_initiator *who, const struct portal *po
     remove_discovery(a, record);
     if (failed)
         return -1;
-    if (r.status == EXIT_NO_OBJECT) { /* it offers nothing to this initiator */
+    if (offers_nothing(&r)) {
         *count = 0;
         return 0;
     }
     if (r.status)
-        return fault_set(f, discovery_fault(r.status), "ask portal %s for its targets: %s", where,
-                         cmd_failure(&cmd, &r, a));
+        return fault_set(f, discovery_fault(&r), "ask portal %s for its targets: %s", where, cmd_failure(&cmd, &r, a));
     *count = iscsiadm_parse_offers(r.out, a, out);
     return 0;
 }

@@ -64,6 +64,7 @@ struct job {
     const struct plan *plan;
     const struct layout *layout;
     struct found_list *found;
+    bool reached; /* the work began */
 };
 
 static int job_mount(void *arg, const char *path, struct fault *f)
@@ -82,19 +83,23 @@ static int visit_server(struct job *job, int (*work)(void *, int, struct fault *
     return nfs_reach(job->source.server, f) < 0 ? -1 : visit(&v, settings, f);
 }
 
-static int visit_for(struct sr *sr, const struct plan *plan, int (*work)(void *, int, struct fault *), struct fault *f)
+static int visit_for(struct sr *sr, const struct plan *plan, int (*work)(void *, int, struct fault *), bool *reached,
+                     struct fault *f)
 {
     AUTO_ARENA struct arena *a = arena_new(JOB_ARENA);
     struct job job = {.arena = a, .sr = sr, .plan = plan};
-    return visit_server(&job, work, &sr->config, sr->hold, sr->settings, f);
+    int r = visit_server(&job, work, &sr->config, sr->hold, sr->settings, f);
+    *reached = job.reached;
+    return r;
 }
 
 /* ------------------------------------------------------------------ create, destroy */
 
 static int make_directory(void *arg, int dir, struct fault *f)
 {
-    const struct job *job = arg;
+    struct job *job = arg;
     const char *name = job->sr->uuid.text;
+    job->reached = true;
     if (made_make(dir, name, job->plan) < 0)
         return fault_errno(f, errno == EEXIST ? FAULT_SRExists : FAULT_NFSCreate,
                            "make directory %s in %.300s of %.200s", name, job->source.path, job->source.server);
@@ -103,9 +108,12 @@ static int make_directory(void *arg, int dir, struct fault *f)
 
 static int nfs_create(struct sr *sr, const struct plan *plan, struct fault *f)
 {
-    if (need_serverpath(&sr->config, sr->scratch, f) < 0)
-        return -1;
-    return visit_for(sr, plan, make_directory, f);
+    bool reached = false;
+    int r = need_serverpath(&sr->config, sr->scratch, f);
+    if (r == 0)
+        r = visit_for(sr, plan, make_directory, &reached, f);
+    sr->untouched = !reached;
+    return r;
 }
 
 /* After an sr_delete also one that was made for this SR by other software: its name says whose it was, and only an
@@ -130,7 +138,8 @@ static int nfs_destroy(struct sr *sr, const struct plan *plan, struct fault *f)
 {
     if (!value_or(&sr->config, "serverpath", NULL))
         return 0; /* create refused it */
-    return visit_for(sr, plan, remove_directory, f);
+    bool ignored;
+    return visit_for(sr, plan, remove_directory, &ignored, f);
 }
 
 /* ------------------------------------------------------------------ connect, disconnect */
