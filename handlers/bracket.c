@@ -252,6 +252,32 @@ static int replay_first(struct bracket *b, struct fault *f)
     return store_read(b->d->settings.store, replay_work, b, f);
 }
 
+int bracket_replay(struct dispatch *d, struct call *c, bool *kept, struct fault *f)
+{
+    struct bracket b = {.d = d, .c = c};
+    plan_start(c);
+    *kept = false;
+    if (!c->op.given)
+        return 0;
+    if (store_read(d->settings.store, replay_work, &b, f) < 0)
+        return -1;
+    *kept = b.replayed;
+    return 0;
+}
+
+static int keep_work(struct txn *t, void *arg, struct fault *f)
+{
+    const struct call *c = arg;
+    struct op_reply reply = {c->reply, c->reply_length, 0};
+    return store_op_close(t, &c->plan.op, &c->op, &reply, f);
+}
+
+int bracket_keep(struct dispatch *d, struct call *c, struct fault *f)
+{
+    bool lasting = !c->fault.code || is_kept(c->fault.code);
+    return c->op.given && lasting ? store_write(d->settings.store, keep_work, c, f) : 0;
+}
+
 int bracket_run(struct dispatch *d, struct call *c, struct fault *f)
 {
     struct bracket b = {.d = d, .c = c};

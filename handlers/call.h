@@ -30,14 +30,15 @@ struct call_keys {
 
 struct call {
     /* From the server. */
-    struct arena *arena; /* the call's; everything below lives in it */
-    uint64_t id;         /* counts calls of this process, for log lines and the header X-SMAPI-Call-Id */
-    unsigned part;       /* of a system.multicall, from 1; 0 for a call of its own */
-    struct identity who; /* dispatch_prepare puts there who it is by the permissions */
-    const char *type;    /* of the path /sm/<type>; NULL for /RPC2 */
-    struct op_key op;    /* X-SMAPI-Op-Id; digest filled when given */
-    const char *trace;   /* traceparent header, or NULL */
-    int64_t arrived;     /* clock_boot_ns when the body was whole */
+    struct arena *arena;   /* the call's; everything below lives in it */
+    uint64_t id;           /* counts calls of this process, for log lines and the header X-SMAPI-Call-Id */
+    unsigned part;         /* of a system.multicall, from 1; 0 for a call of its own */
+    struct identity who;   /* dispatch_prepare puts there who it is by the permissions */
+    struct identity shown; /* from dispatch_prepare: who the transport proved */
+    const char *type;      /* of the path /sm/<type>; NULL for /RPC2 */
+    struct op_key op;      /* X-SMAPI-Op-Id; digest filled when given */
+    const char *trace;     /* traceparent header, or NULL */
+    int64_t arrived;       /* clock_boot_ns when the body was whole */
 
     /* From dispatch_prepare. */
     const struct method *method; /* NULL until known */

@@ -262,13 +262,13 @@ static int prepare(struct dispatch *d, struct call *c, const char *name, struct 
 bool dispatch_prepare(struct dispatch *d, struct call *call, const char *method, struct value *const *params,
                       size_t count)
 {
-    const struct identity shown = call->who;
+    call->shown = call->who;
     permissions_identify(d->settings.permissions, &call->who);
     if (prepare(d, call, method, params, count, &call->fault) < 0) {
         dispatch_refuse(d, call);
         return true;
     }
-    if (call->method->phases != &system_multicall_phases || !multicall_begin(d, call, &shown))
+    if (call->method->phases != &system_multicall_phases || !multicall_begin(d, call))
         return false;
     log_outcome(call);
     return true;
@@ -286,6 +286,37 @@ static void drop_fresh(struct dispatch *d, struct call *c)
         registry_remove(d->registry, TAKE(c->sr));
 }
 
+/* Before any part was begun. */
+static int refuse_whole(struct dispatch *d, struct call *c, struct fault *f)
+{
+    struct fault unkept;
+    c->fault = *f;
+    reply_fault(d, c, f);
+    if (bracket_keep(d, c, &unkept) < 0)
+        log_line(LOG_WARNING, "a refusal is not kept: %s", unkept.detail);
+    return -1;
+}
+
+/* Some calls are several: they begin with a look at the rows, and go on as a multicall does. */
+static int split(struct dispatch *d, struct call *c, struct fault *f)
+{
+    const struct part *parts = NULL;
+    size_t count = 0;
+    bool kept;
+    if (!c->method->phases->split)
+        return 0;
+    if (bracket_replay(d, c, &kept, f) < 0 || kept)
+        return kept ? 0 : -1;
+    if (c->method->phases->split(d, c, &parts, &count, f) < 0)
+        return refuse_whole(d, c, f);
+    if (parts && c->part)
+        return fault_set(f, FAULT_BadRequest,
+                         "%s does several things one after the other and is no part of a multicall", c->method->name);
+    if (parts)
+        multicall_split(d, c, parts, count);
+    return 0;
+}
+
 static int run(struct dispatch *d, struct call *c, struct fault *f)
 {
     const struct method *m = c->method;
@@ -298,6 +329,10 @@ static int run(struct dispatch *d, struct call *c, struct fault *f)
         return -1;
     if (c->sr && !backend_offers(c->sr->type, m->capability))
         return backend_refuse(c->sr->type, m->capability, f);
+    if (split(d, c, f) < 0)
+        return -1;
+    if (c->reply || c->multicall)
+        return 0;
     return m->effect == EFFECT_READS ? m->phases->act(d, c, f) : bracket_run(d, c, f);
 }
 
@@ -321,6 +356,8 @@ void dispatch_run(struct dispatch *d, struct call *call)
         return;
     }
     int failed = run(d, call, &fault);
+    if (call->multicall && !call->reply)
+        return; /* its parts wait for turns */
     forget_lent(call);
     if (failed < 0) {
         call->fault = fault;

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Calls by which a host's agent says that the host lives: one host lease covers all its leases. */
+#include "handlers/leases.h"
 #include "handlers/revoke.h"
 #include "server/base/clock.h"
 
@@ -98,3 +99,83 @@ static int smapi_host_renew_record(struct txn *t, struct call *c, struct fault *
 }
 
 const struct phases smapi_host_renew_phases = {.record = smapi_host_renew_record, .after = host_after};
+
+/* smapi.host_unregister */
+
+static int read_own(struct txn *t, void *arg, struct fault *f)
+{
+    struct call *c = arg;
+    return read_leases(t, c, c->who.holder, &c->keys.holder.boot, f);
+}
+
+static struct value *own_words(const struct call *c)
+{
+    struct value *params = value_struct(c->arena);
+    value_put(c->arena, params, "host_boot_id", value_string(c->arena, c->keys.holder.boot.text));
+    value_put(c->arena, params, "nonce", value_string(c->arena, c->keys.holder.nonce.text));
+    return params;
+}
+
+/* What the caller says of itself is compared by each part, and by the last, which ends the session. */
+static int smapi_host_unregister_split(struct dispatch *d, struct call *c, const struct part **parts, size_t *count,
+                                       struct fault *f)
+{
+    struct arena *a = c->arena;
+    struct work *w = c->work;
+    if (ARGS(c, smapi_host_unregister)->release != FLAG_TRUE)
+        return 0;
+    if (store_read(d->settings.store, read_own, c, f) < 0)
+        return -1;
+    struct part *list = ARENA_ARRAY(a, struct part, w->lease_count + 1);
+    for (size_t i = 0; i < w->lease_count; i++) {
+        list[i] = (struct part){"vdi_deactivate", own_words(c), .closes = false};
+        value_put(a, list[i].params, "device_config", value_struct(a));
+        put_lease(a, list[i].params, &w->leases[i]);
+    }
+    list[w->lease_count] = (struct part){c->method->name, own_words(c), .closes = true};
+    *parts = list;
+    *count = w->lease_count + 1;
+    return 0;
+}
+
+/* Some leases could not be given back: the first tells why. */
+static int smapi_host_unregister_gather(struct dispatch *d, struct call *c, const struct parted *parts, size_t count,
+                                        struct fault *f)
+{
+    size_t first = 0, stay = 0;
+    (void) d;
+    for (size_t i = count; i > 0; i--) {
+        if (!parts[i - 1].fault.code)
+            continue;
+        first = i - 1;
+        stay++;
+    }
+    *f = parts[first].fault;
+    return fault_prefix(f, "host %s keeps %zu of %zu leases, so its session goes on; VDI %s", c->who.holder, stay,
+                        count, c->work->leases[first].vdi.text);
+}
+
+/* A session that holds something does not end: what it holds would be held without end. */
+static int smapi_host_unregister_record(struct txn *t, struct call *c, struct fault *f)
+{
+    uint64_t leases;
+    struct lease *first;
+    size_t count;
+    const char *host = c->who.holder;
+    if (store_host_unregister(t, &c->keys.holder, clock_boot_ns(), c->arena, f) < 0 ||
+        store_lease_count(t, host, &leases, f) < 0 ||
+        store_lease_page(t, &UUID_NONE, host, 0, 1, c->arena, &first, &count, f) < 0)
+        return -1;
+    if (leases > 0)
+        return fault_set(
+            f, FAULT_VDIInUse,
+            "host %s still has %llu leases, the oldest on VDI %s of SR %s (epoch %llu, %s): its session goes on", host,
+            (unsigned long long) leases, first->vdi.text, first->sr.text, (unsigned long long) first->epoch,
+            lease_state_name(first->state));
+    c->result = result_nil(c);
+    return 0;
+}
+
+const struct phases smapi_host_unregister_phases = {.split = smapi_host_unregister_split,
+                                                    .gather = smapi_host_unregister_gather,
+                                                    .record = smapi_host_unregister_record};

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Leases, shown and broken. */
+#include "handlers/leases.h"
 #include "handlers/revoke.h"
 #include "server/base/clock.h"
 #include <string.h>
@@ -113,21 +114,22 @@ const struct phases smapi_lease_list_phases = {.act = smapi_lease_list_act};
 
 /* ------------------------------------------------------------------ smapi.lease_break */
 
-/* What only some may say. */
-static int check_word(struct dispatch *d, const struct call *c, enum evidence_kind evidence, struct fault *f)
+/* What only some may say, of host. */
+static int check_word(struct dispatch *d, const struct call *c, const char *host, const char *word, const char *force,
+                      struct fault *f)
 {
-    const struct smapi_lease_break_args *args = ARGS(c, smapi_lease_break);
+    enum evidence_kind evidence = evidence_find(word);
     if (evidence == EVIDENCE_COUNT)
         return fault_set(f, FAULT_BadRequest,
-                         "evidence must be fenced, watchdog, reboot, ha or operator, not \"%.40s\"", args->evidence);
+                         "evidence must be fenced, watchdog, reboot, ha or operator, not \"%.40s\"", word);
     if (evidence == EVIDENCE_ha && c->who.role != ROLE_ADMIN)
         return fault_set(f, FAULT_AccessDenied, "%s may not say what high availability has fenced", c->who.name);
     if (evidence != EVIDENCE_operator)
         return 0;
     if (!d->settings.operator_word)
         return fault_set(f, FAULT_AccessDenied, "a person's word is no evidence here: lease.operator_word is 0");
-    const char *want = arena_printf(c->arena, "I_HAVE_POWERED_OFF_%s", args->host);
-    if (!args->force || strcmp(args->force, want) != 0)
+    const char *want = arena_printf(c->arena, "I_HAVE_POWERED_OFF_%s", host);
+    if (!force || strcmp(force, want) != 0)
         return fault_set(f, FAULT_InvalidArg, "force must be %.120s", want);
     return 0;
 }
@@ -135,8 +137,7 @@ static int check_word(struct dispatch *d, const struct call *c, enum evidence_ki
 static int smapi_lease_break_act(struct dispatch *d, struct call *c, struct fault *f)
 {
     const struct smapi_lease_break_args *args = ARGS(c, smapi_lease_break);
-    enum evidence_kind evidence = evidence_find(args->evidence);
-    if (check_word(d, c, evidence, f) < 0 || need_sr(c, f) < 0)
+    if (check_word(d, c, args->host, args->evidence, args->force, f) < 0 || need_sr(c, f) < 0)
         return -1;
     struct revocation *r = c->work->revocation = ARENA_NEW(c->arena, struct revocation);
     *r = (struct revocation){.d = d,
@@ -144,7 +145,7 @@ static int smapi_lease_break_act(struct dispatch *d, struct call *c, struct faul
                              .vdi = args->vdi_uuid,
                              .host = args->host,
                              .epoch = args->epoch,
-                             .evidence = evidence,
+                             .evidence = evidence_find(args->evidence),
                              .who = c->who.name,
                              .reason = args->reason,
                              .arena = c->arena};
@@ -158,3 +159,110 @@ static int smapi_lease_break_record(struct txn *t, struct call *c, struct fault 
 }
 
 const struct phases smapi_lease_break_phases = {.act = smapi_lease_break_act, .record = smapi_lease_break_record};
+
+/* ------------------------------------------------------------------ smapi.host_break */
+
+enum { AT_ONCE = 1024 }; /* leases of a host that one call ends */
+
+int read_leases(struct txn *t, struct call *c, const char *host, const struct uuid *boot, struct fault *f)
+{
+    struct work *w = c->work;
+    struct lease *list;
+    size_t count;
+    w->lease_count = 0;
+    if (store_lease_page(t, &UUID_NONE, host, 0, AT_ONCE, c->arena, &list, &count, f) < 0)
+        return -1;
+    w->more = count == AT_ONCE;
+    w->leases = list;
+    for (size_t i = 0; i < count; i++)
+        if (!uuid_is(boot) || uuid_equal(boot, &list[i].boot))
+            list[w->lease_count++] = list[i];
+    return 0;
+}
+
+void put_lease(struct arena *a, struct value *params, const struct lease *l)
+{
+    put_text(a, params, "sr_uuid", l->sr.text);
+    put_text(a, params, "vdi_uuid", l->vdi.text);
+    value_put(a, params, "epoch", value_size(a, l->epoch));
+}
+
+/* What the caller knows of is all there is: a host that has taken more since lives, or is another session's. */
+static int read_broken(struct txn *t, void *arg, struct fault *f)
+{
+    struct call *c = arg;
+    const struct smapi_host_break_args *args = ARGS(c, smapi_host_break);
+    struct lease *newer;
+    size_t count;
+    if (store_lease_page(t, &UUID_NONE, args->host, args->epoch, 1, c->arena, &newer, &count, f) < 0)
+        return -1;
+    if (count > 0)
+        return fault_set(f, FAULT_LockErr,
+                         "host %s has a newer lease than that of epoch %llu: that of epoch %llu on VDI %s; nothing was "
+                         "broken",
+                         args->host, (unsigned long long) args->epoch, (unsigned long long) newer->epoch,
+                         newer->vdi.text);
+    return read_leases(t, c, args->host, &args->boot, f);
+}
+
+static struct value *break_params(struct arena *a, const struct smapi_host_break_args *args, const struct lease *l)
+{
+    struct value *params = value_struct(a);
+    put_lease(a, params, l);
+    put_text(a, params, "host", args->host);
+    put_text(a, params, "evidence", args->evidence);
+    put_text(a, params, "reason", args->reason);
+    if (args->force)
+        put_text(a, params, "force", args->force);
+    return params;
+}
+
+static int smapi_host_break_split(struct dispatch *d, struct call *c, const struct part **parts, size_t *count,
+                                  struct fault *f)
+{
+    const struct smapi_host_break_args *args = ARGS(c, smapi_host_break);
+    struct work *w = c->work;
+    if (check_word(d, c, args->host, args->evidence, args->force, f) < 0 ||
+        store_read(d->settings.store, read_broken, c, f) < 0)
+        return -1;
+    struct part *list = ARENA_ARRAY(c->arena, struct part, w->lease_count + 1);
+    for (size_t i = 0; i < w->lease_count; i++)
+        list[i] = (struct part){"smapi.lease_break", break_params(c->arena, args, &w->leases[i]), .closes = false};
+    *parts = list;
+    *count = w->lease_count;
+    return 0;
+}
+
+static struct value *left_value(struct arena *a, const struct lease *l, const struct fault *why)
+{
+    struct value *v = value_struct(a);
+    put_text(a, v, "sr", l->sr.text);
+    put_text(a, v, "vdi", l->vdi.text);
+    value_put(a, v, "epoch", value_size(a, l->epoch));
+    value_put(a, v, "code", value_integer(a, why->code));
+    put_text(a, v, "why", why->detail);
+    return v;
+}
+
+static int smapi_host_break_gather(struct dispatch *d, struct call *c, const struct parted *parts, size_t count,
+                                   struct fault *f)
+{
+    struct arena *a = c->arena;
+    struct value *left = value_array(a);
+    size_t stay = 0;
+    (void) d;
+    (void) f;
+    for (size_t i = 0; i < count; i++) {
+        if (!parts[i].fault.code)
+            continue;
+        value_append(a, left, left_value(a, &c->work->leases[i], &parts[i].fault));
+        stay++;
+    }
+    c->result = value_struct(a);
+    value_put(a, c->result, "broken", value_size(a, count - stay));
+    value_put(a, c->result, "left", left);
+    value_put(a, c->result, "more", value_boolean(a, c->work->more));
+    return 0;
+}
+
+const struct phases smapi_host_break_phases = {.split = smapi_host_break_split, .gather = smapi_host_break_gather};

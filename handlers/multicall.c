@@ -3,20 +3,22 @@
 
 #include "handlers/state.h"
 #include "server/base/clock.h"
+#include "server/base/log.h"
 #include <string.h>
 
 #define PART_MEMORY_MAX (2048UL << 20) /* as a call of its own */
 enum { REPLIES_MAX = 16 << 20 };
 
 struct multicall {
-    const struct value *calls; /* as sent */
-    struct identity shown;
-    size_t next;         /* of calls, the one to begin */
+    const struct value *calls; /* as sent; NULL when the call made its parts itself */
+    const struct part *parts;
+    size_t total;
+    size_t next;         /* of them, the one to begin */
     struct arena *arena; /* of the part under way, given back when it ends */
     struct call *part;   /* waits for its turn; NULL between parts */
-    const char **replies;
-    size_t *lengths;
-    size_t count, bytes; /* of replies */
+    struct parted *done;
+    size_t count, bytes; /* of done and its replies */
+    bool failed;         /* one of them */
 };
 
 const struct phases system_multicall_phases = {.act = NULL};
@@ -37,22 +39,32 @@ static struct uuid part_id(const struct uuid *id, size_t part)
     return derived;
 }
 
-static void part_new(struct call *c)
+/* The operation id of a part: derived from the call's, the call's own when the part closes it, none else. */
+static struct op_key part_op(const struct call *c, size_t at)
+{
+    const struct multicall *m = c->multicall;
+    if (!c->op.given || (!m->calls && !m->parts[at].closes))
+        return (struct op_key){.given = false};
+    struct op_key op = c->op;
+    if (m->calls)
+        op.id = part_id(&c->op.id, at + 1);
+    return op;
+}
+
+static void part_new(struct call *c, size_t at)
 {
     struct multicall *m = c->multicall;
     m->arena = arena_new(PART_MEMORY_MAX);
     m->part = ARENA_NEW(m->arena, struct call);
     *m->part = (struct call){.arena = m->arena,
                              .id = c->id,
-                             .part = (unsigned) m->next,
-                             .who = m->shown,
+                             .part = (unsigned) at + 1,
+                             .who = c->shown,
                              .type = c->type,
-                             .op = c->op,
+                             .op = part_op(c, at),
                              .trace = c->trace,
                              .arrived = clock_boot_ns()};
     m->part->op.identity = m->part->who.name;
-    if (c->op.given)
-        m->part->op.id = part_id(&c->op.id, m->next);
 }
 
 /* {methodName, params} and nothing else. */
@@ -72,28 +84,42 @@ static int read_part(const struct value *v, const char **method, const struct va
 static void part_end(struct call *c)
 {
     struct multicall *m = c->multicall;
-    m->replies[m->count] = arena_copy(c->arena, m->part->reply, m->part->reply_length);
-    m->lengths[m->count++] = m->part->reply_length;
+    struct parted *done = &m->done[m->count++];
+    *done = (struct parted){arena_copy(c->arena, m->part->reply, m->part->reply_length), m->part->reply_length,
+                            m->part->fault};
+    done->fault.document = NULL; /* the part's */
+    m->failed = m->failed || done->fault.code;
     m->bytes += m->part->reply_length;
     m->part = NULL;
     arena_free(TAKE(m->arena));
+}
+
+/* Decodes the part; true when that has ended it. */
+static bool part_prepare(struct dispatch *d, struct multicall *m, size_t at)
+{
+    const struct value *params;
+    const char *method;
+    struct call *part = m->part;
+    if (!m->calls)
+        return dispatch_prepare(d, part, m->parts[at].method, &m->parts[at].params, 1);
+    if (read_part(m->calls->items[at], &method, &params, &part->fault) < 0)
+        return false;
+    return dispatch_prepare(d, part, method, params->items, params->count);
 }
 
 /* Begins the next part: it is over afterwards, or waits for c->turn. */
 static void part_begin(struct dispatch *d, struct call *c)
 {
     struct multicall *m = c->multicall;
-    const struct value *params;
-    const char *method;
-    const struct value *sent = m->calls->items[m->next++];
-    part_new(c);
+    size_t at = m->next++;
+    part_new(c, at);
     struct call *part = m->part;
     bool over = false;
     if (m->bytes > REPLIES_MAX)
         fault_set(&part->fault, FAULT_Busy, "the answers to the calls before are %zu bytes: ask in another call",
                   m->bytes);
-    else if (read_part(sent, &method, &params, &part->fault) == 0)
-        over = dispatch_prepare(d, part, method, params->items, params->count);
+    else
+        over = part_prepare(d, m, at);
     if (part->fault.code && !over)
         dispatch_refuse(d, part);
     else if (!over && part->turn.lock == LOCK_NONE)
@@ -104,22 +130,72 @@ static void part_begin(struct dispatch *d, struct call *c)
         c->turn = part->turn;
 }
 
-static bool advance(struct dispatch *d, struct call *c)
+static void reply_all(struct dispatch *d, struct call *c)
 {
-    struct multicall *m = c->multicall;
-    while (!m->part && m->next < m->calls->count)
-        part_begin(d, c);
-    if (m->part)
-        return false;
-    size_t length;
-    char *bytes = d->settings.write_multicall(m->replies, m->lengths, m->count, &length);
+    const struct multicall *m = c->multicall;
+    const char **replies = ARENA_ARRAY(c->arena, const char *, m->count);
+    size_t *lengths = ARENA_ARRAY(c->arena, size_t, m->count), length;
+    for (size_t i = 0; i < m->count; i++) {
+        replies[i] = m->done[i].reply;
+        lengths[i] = m->done[i].reply_length;
+    }
+    char *bytes = d->settings.write_multicall(replies, lengths, m->count, &length);
     c->reply = arena_copy(c->arena, bytes, length);
     c->reply_length = length;
     free(bytes);
+}
+
+/* The answer of a call that made its parts itself. That it is not kept is no harm: a repeat finds what is done. */
+static void reply_gathered(struct dispatch *d, struct call *c, bool may_wait)
+{
+    const struct multicall *m = c->multicall;
+    const struct parted *last = m->count > 0 ? &m->done[m->count - 1] : NULL;
+    struct fault unkept;
+    if (last && m->parts[m->count - 1].closes) {
+        c->reply = last->reply;
+        c->reply_length = last->reply_length;
+        c->fault = last->fault;
+        return;
+    }
+    if (c->method->phases->gather(d, c, m->done, m->count, &c->fault) < 0)
+        reply_fault(d, c, &c->fault);
+    else
+        reply_result(d, c);
+    if (may_wait && bracket_keep(d, c, &unkept) < 0)
+        log_line(LOG_WARNING, "the answer to call %llu is not kept: %s", (unsigned long long) c->id, unkept.detail);
+}
+
+/* Whether the next part is to be begun. */
+static bool goes_on(const struct multicall *m)
+{
+    if (m->next == m->total)
+        return false;
+    return m->calls || !m->parts[m->next].closes || !m->failed;
+}
+
+/* may_wait: this thread may wait for the store. */
+static bool advance(struct dispatch *d, struct call *c, bool may_wait)
+{
+    struct multicall *m = c->multicall;
+    while (!m->part && goes_on(m))
+        part_begin(d, c);
+    if (m->part)
+        return false;
+    if (m->calls)
+        reply_all(d, c);
+    else
+        reply_gathered(d, c, may_wait);
     return true;
 }
 
-bool multicall_begin(struct dispatch *d, struct call *c, const struct identity *shown)
+static struct multicall *multicall_new(struct call *c, size_t total)
+{
+    struct multicall *m = c->multicall = ARENA_NEW(c->arena, struct multicall);
+    *m = (struct multicall){.total = total, .done = ARENA_ARRAY(c->arena, struct parted, total)};
+    return m;
+}
+
+bool multicall_begin(struct dispatch *d, struct call *c)
 {
     const struct value *calls = ARGS(c, system_multicall)->calls;
     if (calls->count > d->settings.multicall_max) {
@@ -128,19 +204,21 @@ bool multicall_begin(struct dispatch *d, struct call *c, const struct identity *
         reply_fault(d, c, &c->fault);
         return true;
     }
-    c->multicall = ARENA_NEW(c->arena, struct multicall);
-    *c->multicall = (struct multicall){.calls = calls,
-                                       .shown = *shown,
-                                       .replies = ARENA_ARRAY(c->arena, const char *, calls->count),
-                                       .lengths = ARENA_ARRAY(c->arena, size_t, calls->count)};
-    return advance(d, c);
+    multicall_new(c, calls->count)->calls = calls;
+    return advance(d, c, false);
+}
+
+bool multicall_split(struct dispatch *d, struct call *c, const struct part *parts, size_t count)
+{
+    multicall_new(c, count)->parts = parts;
+    return advance(d, c, true);
 }
 
 bool multicall_run(struct dispatch *d, struct call *c)
 {
     dispatch_run(d, c->multicall->part);
     part_end(c);
-    return advance(d, c);
+    return advance(d, c, true);
 }
 
 bool multicall_refuse(struct dispatch *d, struct call *c)
@@ -150,5 +228,5 @@ bool multicall_refuse(struct dispatch *d, struct call *c)
     c->fault = (struct fault){0};
     dispatch_refuse(d, part);
     part_end(c);
-    return advance(d, c);
+    return advance(d, c, false);
 }

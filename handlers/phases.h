@@ -44,14 +44,36 @@ struct work {
     enum meeting meeting;
     struct stale_disk *stale; /* of that host */
     size_t stale_count;
+    struct lease *leases; /* of host_break and host_unregister: those the parts are about */
+    size_t lease_count;
+    bool more;  /* there are others */
     bool fresh; /* the call put the SR into the registry, and takes it out again when it fails */
 };
 
 /* What a call does to the connection of its SR, besides rows: kernel state, which recovery brings in line by itself. */
 enum link { LINK_NONE, LINK_ATTACHES, LINK_DETACHES };
 
+/* A call that is several: each is done under a turn of its own, as if the caller had sent it. */
+struct part {
+    const char *method;
+    struct value *params;
+    bool closes; /* the last one: begun only when all others did what they should; its answer is the call's, and kept
+                    under the call's operation id in its own commit */
+};
+
+/* How a part ended; its code is 0 when it did what it should. */
+struct parted {
+    const char *reply;
+    size_t reply_length;
+    struct fault fault;
+};
+
 struct phases {
     enum link link;
+    /* On the worker, before all other phases, which it takes the place of unless *parts stays NULL. gather answers the
+       call once all parts are done, unless one closed it: it sets c->result or the fault. */
+    int (*split)(struct dispatch *d, struct call *c, const struct part **parts, size_t *count, struct fault *f);
+    int (*gather)(struct dispatch *d, struct call *c, const struct parted *parts, size_t count, struct fault *f);
     /* On the worker, before any transaction: what only the medium knows. */
     int (*look)(struct dispatch *d, struct call *c, struct fault *f);
     /* In the intent's transaction: all checks on rows, rows that say "under way", and the plan. Setting c->result ends

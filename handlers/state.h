@@ -19,6 +19,11 @@ struct dispatch {
    the journal had to hold the same bytes, otherwise leaves that to the caller. */
 int bracket_run(struct dispatch *d, struct call *c, struct fault *f);
 
+/* For a call that is several: sets *kept when an earlier reply was found under its operation id, and c->reply to it. */
+int bracket_replay(struct dispatch *d, struct call *c, bool *kept, struct fault *f);
+/* Keeps c->reply under its operation id, if it has one: a success, or a refusal that would be given again. */
+int bracket_keep(struct dispatch *d, struct call *c, struct fault *f);
+
 /* Encodes c->result into c->reply. */
 void reply_result(struct dispatch *d, struct call *c);
 void reply_fault(struct dispatch *d, struct call *c, const struct fault *f);

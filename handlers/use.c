@@ -178,6 +178,8 @@ static int detach_read(struct txn *t, void *arg, struct fault *f)
     struct standing s;
     if (release_read(t, c, USE_DETACH, &s, f) < 0)
         return -1;
+    if (s.mine && store_detach_check(t, s.mine, &c->keys.holder, clock_boot_ns(), c->arena, f) < 0)
+        return -1;
     c->work->last = s.mine && s.others == 0;
     return 0;
 }
@@ -191,8 +193,15 @@ static int vdi_detach_act(struct dispatch *d, struct call *c, struct fault *f)
 
 static int vdi_detach_record(struct txn *t, struct call *c, struct fault *f)
 {
+    struct attachment *mine = NULL;
     c->result = result_nil(c);
-    return c->work->vdi ? store_detach(t, &c->keys.sr, &c->work->vdi->uuid, c->who.holder, f) : 0;
+    if (!c->work->vdi)
+        return 0;
+    const struct uuid *vdi = &c->work->vdi->uuid;
+    if (store_attachment_find(t, &c->keys.sr, vdi, c->who.holder, c->arena, &mine, f) < 0 ||
+        (mine && store_detach_check(t, mine, &c->keys.holder, clock_boot_ns(), c->arena, f) < 0))
+        return -1;
+    return store_detach(t, &c->keys.sr, vdi, c->who.holder, f);
 }
 
 const struct phases vdi_detach_phases = {.act = vdi_detach_act, .record = vdi_detach_record};

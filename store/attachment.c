@@ -70,6 +70,22 @@ int store_attach(struct txn *t, const struct uuid *sr, const struct uuid *vdi, c
     return put(t, sr, vdi, who, writable, &boot, f);
 }
 
+int store_detach_check(struct txn *t, const struct attachment *held, const struct holder *who, int64_t now,
+                       struct arena *a, struct fault *f)
+{
+    struct host *h = NULL;
+    if (store_host_find(t, who->name, a, &h, f) < 0)
+        return -1;
+    if (!host_is_live(h, now) || !uuid_equal(&h->boot, &held->boot))
+        return 0;
+    bool boot = uuid_is(&who->boot) && !uuid_equal(&who->boot, &h->boot);
+    bool agent = uuid_is(&who->nonce) && !uuid_equal(&who->nonce, &h->nonce);
+    if (!boot && !agent)
+        return 0;
+    return fault_set(f, FAULT_LockErr, "VDI %s was attached by another %s of host %s, which has renewed since",
+                     held->vdi.text, boot ? "boot" : "session", who->name);
+}
+
 int store_detach(struct txn *t, const struct uuid *sr, const struct uuid *vdi, const char *holder, struct fault *f)
 {
     return query_run(QUERY(t, attach_remove, as_uuid(sr), as_uuid(vdi), as_text(holder)), f);

@@ -207,6 +207,22 @@ int store_host_renew(struct txn *t, const struct holder *who, const struct lease
                      who->name, h->boot.text);
 }
 
+int store_host_unregister(struct txn *t, const struct holder *who, int64_t now, struct arena *a, struct fault *f)
+{
+    struct host *h = NULL;
+    if (store_host_find(t, who->name, a, &h, f) < 0)
+        return -1;
+    if (!h || h->state == HOST_UNREGISTERED)
+        return fault_set(f, FAULT_LockErr, "host %s has no session to end", who->name);
+    if (h->state == HOST_COLLIDED)
+        return host_refuse_collision(h, now, f);
+    if (!is_session(h, who))
+        return fault_set(f, FAULT_LockErr, "host %s has another session (boot %s), which only itself can end",
+                         who->name, h->boot.text);
+    struct host gone = {.name = h->name, .broken = h->broken};
+    return put(t, &gone, f) < 0 ? -1 : audit(t, "host_unregister", who, f);
+}
+
 int store_host_stale(struct txn *t, const struct host *h, size_t limit, struct arena *a, struct stale_disk **out,
                      size_t *count, struct fault *f)
 {

@@ -63,6 +63,9 @@ int store_host_register(struct txn *t, const struct holder *who, bool watchdog, 
 /* MEETING_SAME or MEETING_COLLISION. LockErr for a session that is not the host's, without effect. */
 int store_host_renew(struct txn *t, const struct holder *who, const struct lease_terms *terms, int64_t now,
                      struct arena *a, struct host **out, enum meeting *how, struct fault *f);
+/* Ends the session, which is who's: the host is as if it had never registered, but for what was broken. LockErr,
+   without effect, when it is not, or while the host is collided. What it holds is for the caller to look at. */
+int store_host_unregister(struct txn *t, const struct holder *who, int64_t now, struct arena *a, struct fault *f);
 /* Refuses both, for ttl from now on. */
 int host_refuse_collision(const struct host *h, int64_t now, struct fault *f);
 

@@ -21,6 +21,9 @@ struct attachment {
    other way: -1 with VDIInUse. One of another boot of the holder is replaced. */
 int store_attach(struct txn *t, const struct uuid *sr, const struct uuid *vdi, const struct holder *holder,
                  bool writable, struct fault *f);
+/* Whether who may end the attachment: LockErr when it is of the host's live session, and who says to be another. */
+int store_detach_check(struct txn *t, const struct attachment *held, const struct holder *who, int64_t now,
+                       struct arena *a, struct fault *f);
 /* 0 also when there is none. */
 int store_detach(struct txn *t, const struct uuid *sr, const struct uuid *vdi, const char *holder, struct fault *f);
 /* The one of this holder; *out NULL when there is none. vdi none asks for the SR's. */

@@ -211,6 +211,31 @@ class Recipes:
         sr.client.call("smapi.lease_break", path="/RPC2", sr_uuid=sr.uuid, evidence="ha", **which)
         self.test.assertNotIn(epoch, self.test.lab.leases())
 
+    def smapi_host_unregister(self, sr, vdi):
+        host = self.test.lab.host(new_uuid())
+        words = {"host_boot_id": new_uuid(), "nonce": new_uuid()}
+        host.call("smapi.host_register", path="/RPC2", **words)
+        theirs = sr.by(host)
+        theirs("sr_attach")
+        epoch = theirs.activated(vdi, "false")
+        with self.test.assertRaises(Fault) as refused:
+            host.call("smapi.host_unregister", path="/RPC2", **words)
+        self.test.assertEqual(refused.exception.code, 24)
+        self.test.assertIsNone(host.call("smapi.host_unregister", path="/RPC2", release=True, **words))
+        self.test.assertNotIn(epoch, self.test.lab.leases())
+        with self.test.assertRaises(Fault) as refused:
+            host.call("smapi.host_renew", path="/RPC2", **words)
+        self.test.assertEqual(refused.exception.code, 37)
+
+    def smapi_host_break(self, sr, vdi):
+        host = new_uuid()
+        theirs = sr.by(self.test.lab.host(host))
+        theirs("sr_attach")
+        epoch = theirs.activated(vdi, "false")
+        answer = sr.client.call("smapi.host_break", path="/RPC2", host=host, epoch=str(epoch), evidence="ha", reason="a test")
+        self.test.assertEqual((answer["broken"], answer["left"]), ("1", []))
+        self.test.assertNotIn(epoch, self.test.lab.leases())
+
     def smapi_disk_write(self, sr, vdi):
         epoch = sr.activated(vdi)
         self.test.assertIsNone(sr("smapi.disk_write", vdi_uuid=vdi, epoch=str(epoch), data="x"))

@@ -631,7 +631,51 @@ class LeaseBreak(Recipe):
         sr.released(self.vdi)
 
 
-RECIPES = {"smapi.lease_break": [LeaseBreak], "smapi.host_register": [HostRegister], "smapi.host_renew": [HostRenew], "sr_create": [SrCreate], "sr_delete": [SrDelete], "sr_attach": [SrAttach], "sr_detach": [SrDetach],
+class HostBreak(LeaseBreak):
+    """The same for all leases of that host, which are this one."""
+
+    def act(self, sr, op=None):
+        answer = sr.client.call("smapi.host_break", path="/RPC2", op=op, host=self.host, epoch=str(self.epoch),
+                                evidence=self.evidence, reason="a test")
+        for row in answer["left"]:
+            raise Fault(int(row["code"]), row["why"])
+
+
+class HostUnregister(Recipe):
+    """Of another host, which gives the lease back that it has."""
+
+    layouts = ("dummy",)
+    repeated = (37,)
+
+    def prepare(self, sr):
+        super().prepare(sr)
+        self.words = {"host_boot_id": new_uuid(), "nonce": new_uuid()}
+        self.rival.call("smapi.host_register", path="/RPC2", **self.words)
+        self.theirs = sr.by(self.rival)
+        self.theirs("sr_attach")
+        self.epoch = self.theirs.activated(self.vdi)
+
+    def act(self, sr, op=None):
+        self.rival.call("smapi.host_unregister", path="/RPC2", op=op, release=True, **self.words)
+
+    def done(self, sr):
+        """The session is over; while it is not, its lease is there, or going, or gone."""
+        hosts = sr.client.call("smapi.lease_list", path="/RPC2")["hosts"]
+        if all(row["boot"] != self.words["host_boot_id"] for row in hosts):
+            self.test.assertEqual(sr.contents()[self.vdi]["leases"], [])
+            return True
+        return None
+
+    def final(self, sr):
+        if not self.done(sr):
+            self.act(sr)
+        self.test.assertIs(self.done(sr), True)
+        self.test.assertGreater(sr.activated(self.vdi), self.epoch)
+        sr.released(self.vdi)
+
+
+RECIPES = {"smapi.lease_break": [LeaseBreak], "smapi.host_break": [HostBreak], "smapi.host_register": [HostRegister],
+           "smapi.host_renew": [HostRenew], "smapi.host_unregister": [HostUnregister], "sr_create": [SrCreate], "sr_delete": [SrDelete], "sr_attach": [SrAttach], "sr_detach": [SrDetach],
            "sr_scan": [SrScan], "vdi_create": [VdiCreate, VdiCreateRaw], "vdi_update": [VdiUpdate],
            "vdi_introduce": [VdiIntroduce, VdiIntroduceRaw], "vdi_delete": [VdiDelete, VdiDeleteRaw, VdiDeleteLeaf, VdiDeleteTree],
            "vdi_attach": [VdiAttach], "vdi_detach": [VdiDetach], "vdi_activate": [VdiActivate],

@@ -1,10 +1,14 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Sessions of hosts, leases that are broken, and what a restart of either side does to them."""
+import contextlib
 import os
 import shutil
+import sqlite3
 import time
 import unittest
+from http.client import HTTPException
 
+from client import plain_body
 from lab import Fault, Lab, LabTest, boot_id, new_uuid
 
 SECONDS = 30  # how long something may take that is to happen soon
@@ -169,6 +173,22 @@ class Sessions(Hosts):
             with self.refused(37):  # it names a lease that is gone, so it gets no new one
                 sr("vdi_activate", "true", vdi_uuid=vdi, epoch=str(epoch))
             self.assertIsNone(self.state(epoch))
+
+    def test_a_disk_is_detached_only_by_the_session_that_attached_it(self):
+        for kind in ("dummy", "file"):
+            sr, _, vdi = self.shared(kind)
+            agent = Agent(self.hosts[0], getattr(self, "boot", None))
+            self.boot, self.nonce = agent.boot, getattr(self, "nonce", agent.nonce)
+            agent.nonce = self.nonce
+            agent.register()
+            sr("vdi_attach", "true", vdi_uuid=vdi, **agent.words)
+            for words in ({"nonce": new_uuid()}, {"host_boot_id": new_uuid()}):
+                with self.refused(37, "which has renewed since"):
+                    sr("vdi_detach", vdi_uuid=vdi, **words)
+                with self.refused(24):
+                    sr("vdi_delete", vdi_uuid=vdi)
+            sr("vdi_detach", vdi_uuid=vdi, **agent.words)
+            sr("vdi_delete", vdi_uuid=vdi)
 
     def test_leases_are_listed_by_repository_by_host_and_in_pages(self):
         sr, other, vdi = self.shared("dummy")
@@ -440,6 +460,189 @@ class Breaks(Hosts):
         with self.refused(2001, "lease.operator_word"):
             self.break_lease(sr, vdi, epoch, "operator", force=f"I_HAVE_POWERED_OFF_{self.names[0]}")
         self.restart()
+
+
+class SignOff(Hosts):
+    settings = {"lease__operator_word": 1}
+
+    def end(self, agent, **keys):
+        return agent.client.call("smapi.host_unregister", path="/RPC2", **agent.words, **keys)
+
+    def test_a_session_that_holds_nothing_ends_and_another_begins(self):
+        agent = Agent(self.hosts[0])
+        agent.register()
+        self.assertIsNone(self.end(agent))
+        self.assertIsNone(self.host_row(self.names[0]))
+        for refused in (agent.renew, lambda: self.end(agent)):
+            with self.refused(37, "no session"):
+                refused()
+        self.assertEqual(agent.register()["stale"], False)
+        self.assertEqual(self.host_row(self.names[0])["state"], "live")
+
+    def test_a_session_that_holds_a_lease_does_not_end_and_the_refusal_names_it(self):
+        sr, _, vdi = self.shared("dummy")
+        agent = Agent(self.hosts[0])
+        agent.register()
+        epoch = sr.activated(vdi)
+        with self.refused(24, vdi, sr.uuid, str(epoch), "1 leases"):
+            self.end(agent)
+        self.assertEqual((self.state(epoch), self.host_row(self.names[0])["state"]), ("held", "live"))
+        agent.renew()
+
+    def test_only_the_session_itself_ends_it(self):
+        agent, other = Agent(self.hosts[0]), Agent(self.hosts[1])
+        agent.register()
+        other.register()
+        for boot, nonce in ((new_uuid(), agent.nonce), (agent.boot, new_uuid()), (other.boot, other.nonce)):
+            agent_of_another = Agent(self.hosts[0], boot)
+            agent_of_another.nonce = nonce
+            for keys in ({}, {"release": True}):
+                with self.refused(37, "another session"):
+                    self.end(agent_of_another, **keys)
+        agent.renew()
+        other.renew()
+
+    def test_with_release_what_may_be_given_back_is_and_the_rest_keeps_it_from_ending(self):
+        first, other, vdi = self.shared("dummy")
+        second, _, more = self.shared("file")
+        agent = Agent(self.hosts[0])
+        agent.register()
+        epochs = [first.activated(vdi), first.activated(first.disk(), "false"), second.activated(more)]
+        self.lab.arm("lease_releasing:eio:1")
+        with self.refused(200, "keeps 1 of 3 leases", vdi):
+            self.end(agent, release=True)
+        with self.refused(24, "1 leases", vdi, "quarantined"):
+            self.end(agent)
+        self.assertEqual([self.state(e) for e in epochs], ["quarantined", None, None])
+        agent.renew()
+        self.assertIsNone(self.end(agent, release=True))
+        self.assertEqual(self.lab.leases(host=self.names[0]), {})
+        self.assertIsNone(self.host_row(self.names[0]))
+        self.assertGreater(other.activated(vdi), epochs[0])
+
+    def test_what_an_earlier_boot_holds_is_not_given_back_by_this_one(self):
+        sr, _, vdi = self.shared("file")
+        Agent(self.hosts[0]).register()
+        epoch = sr.activated(vdi)
+        agent = Agent(self.hosts[0])
+        agent.register()
+        with self.refused(24, vdi):
+            self.end(agent, release=True)
+        self.assertEqual(self.state(epoch), "held")
+
+    def test_it_survives_kill_9_and_its_operation_id_gives_the_same_answer(self):
+        sr, _, vdi = self.shared("dummy")
+        agent = Agent(self.hosts[0])
+        agent.register()
+        sr.activated(vdi)
+        op = new_uuid()
+        body = plain_body("smapi.host_unregister", {**agent.words, "release": True})
+        first = agent.client.post(body, "/RPC2", op)
+        self.assertIsNone(first.value())
+        self.lab.kill9()
+        self.lab.start(**self.settings)
+        self.assertIsNone(self.host_row(self.names[0]))
+        self.assertEqual(agent.client.post(body, "/RPC2", op).body, first.body)
+        with self.refused(2002):
+            agent.client.post(plain_body("smapi.host_unregister", agent.words), "/RPC2", op).value()
+
+    def test_several_things_in_one_call_are_no_part_of_a_multicall(self):
+        agent = Agent(self.hosts[0])
+        agent.register()
+        calls = [{"methodName": "smapi.host_unregister", "params": [{**agent.words, "release": True}]},
+                 {"methodName": "smapi.host_unregister", "params": [agent.words]}]
+        answers = agent.client.post(plain_body("system.multicall", calls), "/RPC2").value()
+        self.assertEqual((answers[0]["faultCode"], answers[1]), (143, [None]))
+
+
+class WholeHosts(Hosts):
+    settings = {"lease__operator_word": 1}
+
+    def break_host(self, epoch, evidence, by=None, **keys):
+        keys = {"host": self.names[0], "reason": "a test", **keys}
+        return (by or self.boss).call("smapi.host_break", path="/RPC2", epoch=str(epoch), evidence=evidence, **keys)
+
+    def held(self):
+        """Leases of the first host on two types of repository, one of which fences."""
+        first, _, vdi = self.shared("dummy")
+        second, _, more = self.shared("file")
+        return [first.activated(vdi), first.activated(first.disk(), "false"), second.activated(more)]
+
+    def trail(self, what):
+        """Epochs in the audit trail's lines of this kind on the first host's leases; the daemon has ended."""
+        with contextlib.closing(sqlite3.connect(f"file:{self.lab.state}/smapid.db?immutable=1", uri=True)) as database:
+            rows = database.execute("SELECT who, detail FROM audit WHERE what = ?", (what,)).fetchall()
+        return sorted(int(detail.split()[3]) for who, detail in rows if self.names[0] in who + detail)
+
+    def test_one_call_ends_all_leases_of_a_host_and_each_is_audited(self):
+        epochs = self.held()
+        answer = self.break_host(epochs[-1], "operator", force=f"I_HAVE_POWERED_OFF_{self.names[0]}")
+        self.assertEqual(answer, {"broken": "3", "left": [], "more": False})
+        self.assertEqual(self.lab.leases(host=self.names[0]), {})
+        self.lab.stop()
+        self.assertEqual(self.trail("lease_broken"), epochs)
+        self.assertEqual(self.trail("lease_break"), epochs)
+        self.lab.start(**self.settings)
+
+    def test_each_lease_needs_the_evidence_and_what_stays_is_told(self):
+        epochs = self.held()
+        answer = self.break_host(epochs[-1], "fenced")
+        self.assertEqual(answer["broken"], "2")
+        self.assertEqual([(row["epoch"], row["code"]) for row in answer["left"]], [(str(epochs[-1]), 37)])
+        self.assertIn("cannot fence", answer["left"][0]["why"])
+        self.assertEqual([self.state(e) for e in epochs], [None, None, "held"])
+
+    def test_a_host_with_a_newer_lease_than_the_caller_knows_loses_none(self):
+        epochs = self.held()
+        with self.refused(37, str(epochs[-1]), "nothing was broken"):
+            self.break_host(epochs[-2], "fenced")
+        self.assertEqual({self.state(e) for e in epochs}, {"held"})
+
+    def test_another_hosts_leases_stay(self):
+        sr, other, vdi = self.shared("dummy")
+        epoch, others = sr.activated(vdi, "false"), other.activated(vdi, "false")
+        self.break_host(others, "fenced")
+        self.assertEqual((self.state(epoch), self.state(others)), (None, "held"))
+
+    def test_only_those_of_one_boot_when_it_is_named(self):
+        sr, _, vdi = self.shared("file")
+        old = Agent(self.hosts[0])
+        old.register()
+        epoch = sr.activated(vdi)
+        agent = Agent(self.hosts[0])
+        agent.register()
+        newer = sr.activated(sr.disk())
+        word = f"I_HAVE_POWERED_OFF_{self.names[0]}"
+        self.assertEqual(self.break_host(newer, "operator", boot=old.boot, force=word)["broken"], "1")
+        self.assertEqual((self.state(epoch), self.state(newer)), (None, "held"))
+
+    def test_who_may_and_by_which_word_is_as_for_one_lease(self):
+        epochs = self.held()
+        for by in (self.hosts[1], self.lab.reader()):
+            with self.refused(2001):
+                self.break_host(epochs[-1], "fenced", by)
+        with self.refused(2001, "high availability"):
+            self.break_host(epochs[-1], "ha", self.lab.operator())
+        with self.refused(1, "I_HAVE_POWERED_OFF"):
+            self.break_host(epochs[-1], "operator")
+        with self.refused(143, "evidence"):
+            self.break_host(epochs[-1], "assume-failed")
+        self.assertEqual({self.state(e) for e in epochs}, {"held"})
+
+    def test_killed_in_the_middle_it_is_asked_again(self):
+        epochs = self.held()
+        op = new_uuid()
+        body = plain_body("smapi.host_break", {"host": self.names[0], "epoch": str(epochs[-1]), "evidence": "ha",
+                                               "reason": "a test"})
+        self.lab.arm("lease_revoking:kill:2")
+        with self.assertRaises((OSError, EOFError, HTTPException)):
+            self.boss.post(body, "/RPC2", op)
+        self.assertTrue(self.lab.died())
+        self.lab.start(**self.settings)
+        first = self.boss.post(body, "/RPC2", op)
+        self.assertEqual(first.value()["left"], [])
+        self.assertEqual(self.lab.leases(host=self.names[0]), {})
+        self.assertEqual(self.boss.post(body, "/RPC2", op).body, first.body)
 
 
 class Restarts(Hosts):
