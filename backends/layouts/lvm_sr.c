@@ -11,6 +11,8 @@
 #define HEAD_SIZE    8192U /* of a device: its label, and behind it the header of LVM's metadata, new with each change */
 #define CACHE_MEMORY (256U << 20)
 
+#define WORTH_GROWING (UINT64_C(100) << 20) /* bytes, as the older manager has it */
+
 /* ------------------------------------------------------------------ names and settings */
 
 void lvm_vg_name(char out[LVM_NAME], const struct uuid *sr)
@@ -511,7 +513,22 @@ static int claim(struct sr *sr, const struct lvm_vg *vg, struct arena *a, struct
     if (owner && strcmp(owner, sr->settings->server.text) == 0)
         return 0;
     snprintf(mine, sizeof mine, LVM_TAG_OWNER "%s", sr->settings->server.text);
+    if (lvm_vg_quiet(&scope, vg->name, f) < 0)
+        return -1;
     return lvm_vg_tag(&scope, vg->name, add, theirs ? drop : NULL, f);
+}
+
+/* Devices that have grown since are taken whole, once it is worth the change. */
+static int grow_group(struct sr *sr, const struct lvm_vg *vg, struct fault *f)
+{
+    struct lvm_scope scope = lvm_sr_scope(sr);
+    uint64_t room = 0;
+    for (size_t i = 0; i < vg->pv_count; i++)
+        room += vg->pvs[i].size > vg->pvs[i].pe_start ? vg->pvs[i].size - vg->pvs[i].pe_start : 0;
+    for (size_t i = 0; i < vg->pv_count && room >= vg->size + WORTH_GROWING; i++)
+        if (lvm_pv_resize(&scope, vg->pvs[i].name, f) < 0)
+            return -1;
+    return 0;
 }
 
 static struct lvm_sr *state_new(const struct sr *sr, const struct lvm_vg *vg)
@@ -533,7 +550,7 @@ int lvm_sr_attach(struct sr *sr, struct fault *f)
 {
     struct lvm_vg *vg;
     AUTO_ARENA struct arena *a = arena_new(CACHE_MEMORY);
-    if (need_group(sr, a, &vg, f) < 0 || claim(sr, vg, a, f) < 0)
+    if (need_group(sr, a, &vg, f) < 0 || claim(sr, vg, a, f) < 0 || grow_group(sr, vg, f) < 0)
         return -1;
     sr->state = state_new(sr, vg);
     if (lvm_group(sr, a, &vg, f) == 0 && lvm_settle_strays(sr, f) == 0 && lvm_mgt_make(sr, f) == 0)

@@ -94,14 +94,16 @@ static int need_active(struct needs *n, struct fault *f)
     return 0;
 }
 
-/* Only disks of ours; what is not in the list goes, unless somebody has it open. */
+/* Disks, and the volume of their labels, which is never read through the kernel: what is not needed goes, unless
+   somebody has it open. */
 static int drop_unneeded(const struct needs *n, struct fault *f)
 {
     for (size_t i = 0; i < n->vg->lv_count; i++) {
         struct uuid uuid;
         bool raw;
-        if (lvm_name_parse(n->vg->lvs[i].name, &raw, &uuid) && !n->needed[i] &&
-            deactivate(n->vg, &n->vg->lvs[i], true, f) < 0)
+        const char *name = n->vg->lvs[i].name;
+        bool ours = lvm_name_parse(name, &raw, &uuid) || strcmp(name, LVM_MGT) == 0;
+        if (ours && !n->needed[i] && deactivate(n->vg, &n->vg->lvs[i], true, f) < 0)
             return -1;
     }
     return 0;

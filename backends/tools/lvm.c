@@ -4,6 +4,7 @@
 #include "backends/tools/dm.h"
 #include "server/base/cmd.h"
 #include <string.h>
+#include <sys/stat.h>
 
 #define PROGRAM       "/sbin/lvm"
 #define SECONDS       120U
@@ -12,7 +13,8 @@
 
 /* What the host's own configuration may not decide. */
 #define CONFIG                                                                                                         \
-    "devices{use_devicesfile=0 hints=\"none\" scan_lvs=0 filter=[\"a|.*|\"] global_filter=[\"a|.*|\"]} "               \
+    "devices{use_devicesfile=0 multipath_wwids_file=\"\" hints=\"none\" scan_lvs=0 filter=[\"a|.*|\"] "                \
+    "global_filter=[\"a|.*|\"]} "                                                                                      \
     "backup{backup=0 archive=0} "                                                                                      \
     "global{metadata_read_only=0 use_lvmlockd=0 use_lvmpolld=0 event_activation=0 system_id_source=\"none\"} "         \
     "activation{monitoring=0} log{syslog=0}"
@@ -148,7 +150,7 @@ static int failed(const struct cmd *cmd, const struct cmd_result *r, struct aren
 static bool is_already(const char *err)
 {
     static const char *const sentences[] = {"matches existing size", "is already read only", "is already writable",
-                                            NULL};
+                                            "autoactivation is already", NULL};
     return says(err, sentences);
 }
 
@@ -210,6 +212,7 @@ int lvm_vg_create(const struct lvm_scope *s, const char *vg, const char *const *
     COMMAND_ARENA;
     struct words w = begin(s, "vgcreate", a);
     option(&w, "--metadatasize", METADATA_AREA);
+    option(&w, "--setautoactivation", "n");
     options(&w, "--addtag", tags);
     word(&w, vg);
     for (size_t i = 0; i < s->device_count; i++)
@@ -234,6 +237,15 @@ int lvm_vg_tag(const struct lvm_scope *s, const char *vg, const char *const *add
     struct words w = begin_change(s, "vgchange", a);
     options(&w, "--deltag", drop);
     options(&w, "--addtag", add);
+    word(&w, vg);
+    return change(s, &w, FAULT_SRLog, f);
+}
+
+int lvm_vg_quiet(const struct lvm_scope *s, const char *vg, struct fault *f)
+{
+    COMMAND_ARENA;
+    struct words w = begin_change(s, "vgchange", a);
+    option(&w, "--setautoactivation", "n");
     word(&w, vg);
     return change(s, &w, FAULT_SRLog, f);
 }
@@ -349,6 +361,37 @@ int lvm_lv_deactivate(const struct lvm_scope *s, const char *vg, const char *con
 
 /* ------------------------------------------------------------------ the report */
 
+static bool block_number(const char *path, dev_t *out)
+{
+    struct stat st;
+    if (stat(path, &st) < 0 || !S_ISBLK(st.st_mode))
+        return false;
+    *out = st.st_rdev;
+    return true;
+}
+
+/* Of the names a device has, the one that was given: lvm takes the shortest, which may be another device's tomorrow. */
+static void name_as_given(const struct lvm_scope *s, struct lvm_pv *pv, struct arena *a)
+{
+    dev_t number, given;
+    if (!block_number(pv->name, &number))
+        return;
+    for (size_t i = 0; i < s->device_count; i++)
+        if (block_number(s->devices[i], &given) && given == number) {
+            pv->name = arena_text(a, s->devices[i]);
+            return;
+        }
+}
+
+static void names_as_given(const struct lvm_scope *s, struct lvm_report *r, struct arena *a)
+{
+    for (size_t i = 0; i < r->orphan_count; i++)
+        name_as_given(s, &r->orphans[i], a);
+    for (size_t i = 0; i < r->vg_count; i++)
+        for (size_t p = 0; p < r->vgs[i].pv_count; p++)
+            name_as_given(s, &r->vgs[i].pvs[p], a);
+}
+
 int lvm_read(const struct lvm_scope *s, struct arena *a, struct lvm_report *out, struct fault *f)
 {
     AUTO_ARENA struct arena *own = arena_new(64U << 20);
@@ -363,5 +406,8 @@ int lvm_read(const struct lvm_scope *s, struct arena *a, struct lvm_report *out,
            "pvseg_start,pvseg_size,lv_name,lv_uuid,lv_size,lv_tags,lv_attr,seg_start_pe,segtype,stripes");
     if (run(s, &w, FAULT_PVSfailed, &r, f) < 0)
         return -1;
-    return lvm_report_parse(r.out, r.out_length, a, out, f);
+    if (lvm_report_parse(r.out, r.out_length, a, out, f) < 0)
+        return -1;
+    names_as_given(s, out, a);
+    return 0;
 }

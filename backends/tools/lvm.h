@@ -40,7 +40,7 @@ struct lvm_lv {
 };
 
 struct lvm_pv {
-    const char *name, *uuid; /* name: as lvm has it, not always the path given */
+    const char *name, *uuid; /* name: the path given in the scope; as lvm has it when it is none of those */
     uint64_t pe_start;       /* bytes: where its first extent begins */
     uint64_t size;           /* bytes, of the device; 0 when it is missing */
     bool missing;
@@ -79,12 +79,15 @@ int lvm_pv_create(const struct lvm_scope *s, const char *device, const char *uui
 int lvm_pv_resize(const struct lvm_scope *s, const char *device, struct fault *f); /* LVMResize */
 /* LVMDelete. */
 int lvm_pv_remove(const struct lvm_scope *s, const char *const *devices, struct fault *f);
-/* Of all devices of the scope. LVMGroupCreate. */
+/* Of all devices of the scope, and quiet. LVMGroupCreate. */
 int lvm_vg_create(const struct lvm_scope *s, const char *vg, const char *const *tags, struct fault *f);
 int lvm_vg_extend(const struct lvm_scope *s, const char *vg, const char *device, struct fault *f); /* LVMGroupCreate */
 /* SRLog. */
 int lvm_vg_tag(const struct lvm_scope *s, const char *vg, const char *const *add, const char *const *drop,
                struct fault *f);
+/* From now on what activates the volumes of every device that appears leaves the group's alone. Being so is success. SRLog.
+ */
+int lvm_vg_quiet(const struct lvm_scope *s, const char *vg, struct fault *f);
 int lvm_vg_remove(const struct lvm_scope *s, const char *vg, struct fault *f); /* LVMDelete */
 
 /* ---- volumes */

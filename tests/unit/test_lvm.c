@@ -92,6 +92,8 @@ static void life(void **state)
     DONE(lvm_lv_change(&scope, VG, RAW, LVM_ACCESS_READ, NULL, NULL, FAULT_VDIDelete, &f)); /* this too */
     DONE(lvm_read(&scope, *state, &r, &f));
     check_report(&r);
+    DONE(lvm_vg_quiet(&scope, VG, &f));
+    DONE(lvm_vg_quiet(&scope, VG, &f)); /* this too */
     DONE(lvm_vg_tag(&scope, VG, TEXTS("smapi_owner=99999999-2222-3333-4444-555555555555"),
                     TEXTS("smapi_owner=11111111-2222-3333-4444-555555555555"), &f));
     DONE(lvm_lv_remove(&scope, VG, TEXTS(RAW, VHD), &f));
