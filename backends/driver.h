@@ -219,6 +219,7 @@ struct transport {
     const char *name;
     bool remote; /* the place is on another machine, whose end must not keep this one: it is watched while connected */
     bool shared; /* other hosts may reach the place at the same time; its owner may be any of them */
+    bool ends;   /* destroy disconnects too: what was connected is needed until the last mark is gone */
     /* Makes a place that did not exist, empty; SRExists when it holds something. For sr_create. */
     int (*create)(struct sr *sr, const struct plan *plan, struct fault *f);
     /* Removes what create made, if it is empty. For sr_delete, and to undo sr_create. */

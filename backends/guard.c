@@ -246,6 +246,21 @@ static int disconnect(struct sr *sr, struct fault *f)
     return result(sr, "disconnect", r, f);
 }
 
+/* The place goes. What the layout has of it is freed first. */
+static int end_place(struct sr *sr, const struct plan *plan, struct fault *f)
+{
+    const struct transport *t = sr->type->transport;
+    if (!t->ends)
+        return disconnect(sr, f) < 0 ? -1 : result(sr, "destroy", t->destroy(sr, plan, f), f);
+    watch_nothing(sr);
+    if (sr->connected && sr->type->layout->sr_detach)
+        sr->type->layout->sr_detach(sr);
+    sr->connected = false;
+    int r = result(sr, "destroy", t->destroy(sr, plan, f), f);
+    backend_sr_release(sr);
+    return r;
+}
+
 static int connect_place(struct sr *sr, struct fault *f)
 {
     struct fault ignored;
@@ -279,9 +294,7 @@ int backend_sr_delete(struct sr *sr, const struct plan *plan, struct fault *f)
         return refuse(sr->type, "sr_delete", f);
     if (backend_sr_check(sr, f) < 0)
         return -1;
-    if (result(sr, "sr_delete", sr->type->layout->sr_delete(sr, plan, f), f) < 0 || disconnect(sr, f) < 0)
-        return -1;
-    return result(sr, "destroy", sr->type->transport->destroy(sr, plan, f), f);
+    return result(sr, "sr_delete", sr->type->layout->sr_delete(sr, plan, f), f) < 0 ? -1 : end_place(sr, plan, f);
 }
 
 int backend_sr_attach(struct sr *sr, struct fault *f)
@@ -314,9 +327,13 @@ const char *backend_plain_format(const struct sr_type *type)
     return type->layout->plain_format ? type->layout->plain_format : "";
 }
 
-/* Asked of the transport even when this process knows of no connection: one that died may have left it. */
+/* Asked of the transport even when this process knows of no connection: one that died may have left it. What others of
+   this host have made of the place, such as udev's rules of volumes on every device that appears, is taken down first.
+ */
 int backend_sr_detach(struct sr *sr, struct fault *f)
 {
+    struct fault ignored;
+    backend_sr_hold(sr, NULL, 0, &ignored);
     return disconnect(sr, f);
 }
 
@@ -669,8 +686,7 @@ static int settle_place(struct sr *sr, const struct plan *plan, enum settled end
     if (!there)
         backend_sr_release(sr);
     if (r == 0 && layout == end && !still_marked(sr)) {
-        r = there ? disconnect(sr, f) : 0;
-        r = r < 0 ? r : result(sr, "destroy", sr->type->transport->destroy(sr, plan, f), f);
+        r = there ? end_place(sr, plan, f) : result(sr, "destroy", sr->type->transport->destroy(sr, plan, f), f);
     } else if (!was_connected) {
         disconnect(sr, &ignored);
     }

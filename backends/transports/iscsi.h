@@ -41,6 +41,33 @@ int iscsi_end(const char *iface, int hold, struct fault *f);
  */
 int iscsi_disks(const struct iscsi_want *w, struct scsi_disk **out, size_t *count, struct fault *f);
 
+/* ---- iscsi_place.c: for transports whose place is LUNs of a target, or stands on them */
+
+/* LUNs are the disks of the layout, however many there are; others write on those they are given. */
+bool iscsi_takes_all(const struct layout *layout);
+/* Sessions to what device_config names, links to its LUNs, and those in sr->place.devices. fresh: nothing was there
+   yet. After -1 nothing is that was not. */
+int iscsi_open(struct sr *sr, bool *fresh, struct fault *f);
+/* Ends what iscsi_open made, in whatever state a crash left it. Idempotent. */
+int iscsi_close(struct sr *sr, struct fault *f);
+/* LUNs that came since, and those that are gone; of layouts that take all. */
+int iscsi_reopen(struct sr *sr, struct fault *f);
+/* The SR's links, whoever made them. */
+const char **iscsi_links(const struct uuid *sr, struct arena *a, size_t *count);
+
+/* What a probe has in front of it, as long as look runs: at least one device. */
+struct iscsi_found {
+    char **devices;
+    size_t count;
+    const char *id; /* of the first */
+    uint64_t size;  /* bytes, of all */
+};
+typedef int iscsi_looker(const struct layout *layout, const struct iscsi_found *found, struct arena *a,
+                         struct found_list *out, struct fault *f);
+/* Sessions of its own for look, ended afterwards whatever comes of it. */
+int iscsi_probe(const struct layout *layout, const struct pairs *config, const struct secrets *secrets,
+                iscsi_looker *look, struct arena *a, struct found_list *out, struct fault *f);
+
 /* Documents for programs to choose from, at most FAULT_DOCUMENT bytes, in a. */
 const char *iscsi_target_list(const struct iscsi_offer *offers, size_t count, struct arena *a);
 const char *iscsi_lun_list(const struct scsi_disk *disks, size_t count, struct arena *a);

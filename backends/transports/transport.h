@@ -16,6 +16,8 @@ extern const struct transport transport_iso;
 
 /* LUNs of an iSCSI target. */
 extern const struct transport transport_iscsi;
+/* A file system of ours on one LUN of an iSCSI target. */
+extern const struct transport transport_iscsi_ext;
 /* A file system of ours on block devices of this machine (device_config device). */
 extern const struct transport transport_ext;
 

@@ -2,6 +2,7 @@
 #include "backends/transports/volume.h"
 
 #include "backends/tools/blkid.h"
+#include "backends/tools/dm.h"
 #include "backends/tools/ext.h"
 #include "backends/tools/lvm.h"
 #include "backends/tools/mounts.h"
@@ -12,9 +13,11 @@
 #include <fcntl.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/sysmacros.h>
 
 #define GROUP_PREFIX "XSLocalEXT-"
-#define TAG_OP       "smapi_op_" /* of the group: the operation that made it */
+#define TAG_OP       "smapi_op_"    /* of the group: the operation that made it */
+#define TAG_OWNER    "smapi_owner=" /* the server whose it is; of devices that others reach too */
 #define WIPED        (UINT64_C(100) << 20)
 
 enum { JOB_ARENA = 128 << 20, PIECE = 1 << 20 };
@@ -75,7 +78,7 @@ struct volume_devices volume_devices(const char *list, struct arena *a)
         paths[count++] = arena_copy(a, at, length);
         at += length;
     }
-    return (struct volume_devices){paths, count};
+    return (struct volume_devices){.paths = paths, .count = count};
 }
 
 static struct lvm_scope scope_of(const struct volume_devices *d, int hold)
@@ -122,11 +125,25 @@ static int check_device(const char *path, struct arena *a, struct fault *f)
     return 0;
 }
 
+int volume_check(const struct volume_devices *d, struct fault *f)
+{
+    AUTO_ARENA struct arena *a = arena_new(JOB_ARENA);
+    for (size_t i = 0; i < d->count; i++)
+        if (check_device(d->paths[i], a, f) < 0)
+            return -1;
+    return 0;
+}
+
+static const char *owner_tag(const struct sr *sr, struct arena *a)
+{
+    return arena_printf(a, TAG_OWNER "%s", sr->settings->server.text);
+}
+
 static int make_group(struct sr *sr, const struct plan *plan, const struct volume_devices *d, const struct names *n,
                       struct arena *a, struct fault *f)
 {
     const struct lvm_scope scope = scope_of(d, sr->hold);
-    const char *const tags[] = {arena_printf(a, TAG_OP "%s", plan->op.text), NULL};
+    const char *const tags[] = {arena_printf(a, TAG_OP "%s", plan->op.text), d->owned ? owner_tag(sr, a) : NULL, NULL};
     for (size_t i = 0; i < d->count; i++)
         if (lvm_pv_create(&scope, d->paths[i], physical_uuid(sr, i, a), f) < 0)
             return -1;
@@ -151,28 +168,63 @@ int volume_create(struct sr *sr, const struct plan *plan, const struct volume_de
 {
     AUTO_ARENA struct arena *a = arena_new(JOB_ARENA);
     const struct names n = names_of(sr, a);
-    for (size_t i = 0; i < d->count; i++)
-        if (check_device(d->paths[i], a, f) < 0)
-            return -1;
+    if (volume_check(d, f) < 0)
+        return -1;
     return make_group(sr, plan, d, &n, a, f) < 0 ? -1 : make_volume(sr, plan, d, &n, a, f);
 }
 
 /* ------------------------------------------------------------------ connect, disconnect */
 
-/* Whether the volume's device is there: an inactive one has none. */
-static bool is_active(const struct names *n)
+/* The name under which device-mapper has it; "" when it is not there. */
+static const char *mapping_of(const struct names *n, struct arena *a)
 {
     struct stat st;
-    return stat(n->mapped, &st) == 0;
+    char uuid[DM_UUID_SIZE] = "";
+    if (stat(n->mapped, &st) < 0)
+        return "";
+    AUTO_FD int fd = open(arena_printf(a, "/sys/dev/block/%u:%u/dm/uuid", major(st.st_rdev), minor(st.st_rdev)),
+                          O_RDONLY | O_CLOEXEC);
+    ssize_t length = fd < 0 ? 0 : read(fd, uuid, sizeof uuid - 1);
+    return arena_copy(a, uuid, length > 0 ? strcspn(uuid, "\n") : 0);
 }
 
-static int leave(struct sr *sr, const struct volume_devices *d, const struct names *n, struct fault *f)
+/* By the kernel alone: the devices beneath may be gone. */
+static int deactivate(const struct names *n, struct arena *a, struct fault *f)
+{
+    struct fault why;
+    const char *uuid = mapping_of(n, a);
+    if (!uuid[0] || dm_remove(uuid, &why) == 0)
+        return 0;
+    return fault_set(f, FAULT_LVMUnMount, "deactivate volume %s: %s", n->mapped, why.detail);
+}
+
+static int leave(struct sr *sr, const struct names *n, struct arena *a, struct fault *f)
+{
+    return mount_leave(sr, n->mapped, FAULT_LVMUnMount, f) < 0 ? -1 : deactivate(n, a, f);
+}
+
+static bool adopts(const struct sr *sr)
+{
+    const char *adopt = pairs_get(&sr->config, "adopt");
+    return adopt && strcmp(adopt, "true") == 0;
+}
+
+/* The group is this server's from now on. One without an owner was made by another manager. */
+static int own(struct sr *sr, const struct volume_devices *d, const struct lvm_vg *group, struct arena *a,
+               struct fault *f)
 {
     const struct lvm_scope scope = scope_of(d, sr->hold);
-    const char *const volumes[] = {n->volume, NULL};
-    if (mount_leave(sr, n->mapped, FAULT_LVMUnMount, f) < 0)
-        return -1;
-    return is_active(n) ? lvm_lv_deactivate(&scope, n->group, volumes, f) : 0;
+    const char *owner = lvm_tag_value(group->tags, TAG_OWNER, a);
+    if (owner && strcmp(owner, sr->settings->server.text) == 0)
+        return 0;
+    if (owner && !adopts(sr))
+        return fault_set(f, FAULT_SRInUse,
+                         "SR %s belongs to server %s; this is %s. When that one is gone for good, adopt=true in "
+                         "device_config takes the SR over",
+                         sr->uuid.text, owner, sr->settings->server.text);
+    const char *const add[] = {owner_tag(sr, a), NULL};
+    const char *const drop[] = {owner ? arena_printf(a, TAG_OWNER "%s", owner) : NULL, NULL};
+    return lvm_vg_quiet(&scope, group->name, f) < 0 ? -1 : lvm_vg_tag(&scope, group->name, add, drop, f);
 }
 
 static int activate(struct sr *sr, const struct volume_devices *d, const struct names *n, struct arena *a,
@@ -191,6 +243,8 @@ static int activate(struct sr *sr, const struct volume_devices *d, const struct 
     if (!group || !lvm_find(group, n->volume))
         return fault_set(f, FAULT_VolNotFound, "there is no volume %s in a group %s on the devices of SR %s", n->volume,
                          n->group, sr->uuid.text);
+    if (d->owned && own(sr, d, group, a, f) < 0)
+        return -1;
     return lvm_lv_activate(&scope, n->group, volumes, f);
 }
 
@@ -219,7 +273,7 @@ int volume_connect(struct sr *sr, const struct volume_devices *d, struct fault *
     if ((there || (activate(sr, d, &n, a, f) == 0 && mount_volume(sr, &n, a, f) == 0)) && mount_take(sr, f) == 0)
         return 0;
     if (!there)
-        leave(sr, d, &n, &ignored);
+        leave(sr, &n, a, &ignored);
     return -1;
 }
 
@@ -227,7 +281,8 @@ int volume_disconnect(struct sr *sr, const struct volume_devices *d, struct faul
 {
     AUTO_ARENA struct arena *a = arena_new(JOB_ARENA);
     const struct names n = names_of(sr, a);
-    return leave(sr, d, &n, f);
+    (void) d;
+    return leave(sr, &n, a, f);
 }
 
 /* ------------------------------------------------------------------ destroy */
@@ -324,7 +379,7 @@ static struct volume_devices only_devices(const struct volume_devices *d, struct
     for (size_t i = 0; i < d->count; i++)
         if (stat(d->paths[i], &st) == 0 && S_ISBLK(st.st_mode))
             paths[count++] = d->paths[i];
-    return (struct volume_devices){paths, count};
+    return (struct volume_devices){.paths = paths, .count = count, .owned = d->owned};
 }
 
 int volume_destroy(struct sr *sr, const struct plan *plan, const struct volume_devices *all, struct fault *f)
@@ -343,7 +398,7 @@ int volume_destroy(struct sr *sr, const struct plan *plan, const struct volume_d
         return remove_orphans(sr, d, &r, deleted, a, f);
     if (!deleted && !lvm_has_tag(group->tags, arena_printf(a, TAG_OP "%s", plan->op.text)))
         return 0; /* an SR that was there before */
-    if (leave(sr, d, &n, f) < 0 || check_alone(group, &n, f) < 0)
+    if (leave(sr, &n, a, f) < 0 || check_alone(group, &n, f) < 0)
         return -1;
     return remove_group(sr, d, group, deleted, a, f);
 }

@@ -10,11 +10,14 @@
 struct volume_devices {
     const char *const *paths;
     size_t count;
+    bool owned; /* other hosts reach them too: the group's tag says which server's it is, before anything is mounted */
 };
 
 /* Paths with commas between them, taken apart in the arena. */
 struct volume_devices volume_devices(const char *list, struct arena *a);
 
+/* Rootdev, LVMPartInUse, SRInUse or SRExists when a device holds something. */
+int volume_check(const struct volume_devices *d, struct fault *f);
 /* Group, volume and file system on devices that hold nothing: Rootdev, LVMPartInUse, SRInUse or SRExists naming what
    does, and nothing was touched. */
 int volume_create(struct sr *sr, const struct plan *plan, const struct volume_devices *d, struct fault *f);

@@ -1,0 +1,162 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* A file system (volume.h) on one LUN of an iSCSI target. One server has it at a time: its persistent reservation shuts
+   every other one's writes out, and where the target knows none, the volume group's tag tells whose it is. */
+#include "backends/scsi/fence.h"
+#include "backends/transports/iscsi.h"
+#include "backends/transports/transport.h"
+#include "backends/transports/volume.h"
+#include "backends/types.h"
+#include "server/base/point.h"
+#include <string.h>
+
+enum { DEVICES_ARENA = 1 << 20 };
+
+/* The SR's LUN by its link, in the arena; sr->place is free for the file system. */
+static int reach(struct sr *sr, struct arena *a, struct volume_devices *out, bool *fresh, struct fault *f)
+{
+    if (iscsi_open(sr, fresh, f) < 0)
+        return -1;
+    const char **paths = ARENA_ARRAY(a, const char *, sr->place.device_count + 1);
+    for (size_t i = 0; i < sr->place.device_count; i++)
+        paths[i] = arena_text(a, sr->place.devices[i]);
+    *out = (struct volume_devices){.paths = paths, .count = sr->place.device_count, .owned = true};
+    place_free_devices(&sr->place);
+    return 0;
+}
+
+/* What is linked, whether its target answers or not. */
+static struct volume_devices reached(const struct sr *sr, struct arena *a)
+{
+    struct volume_devices d = {.owned = true};
+    d.paths = iscsi_links(&sr->uuid, a, &d.count);
+    return d;
+}
+
+/* ------------------------------------------------------------------ reservation */
+
+static bool adopts(const struct sr *sr)
+{
+    const char *adopt = pairs_get(&sr->config, "adopt");
+    return adopt && strcmp(adopt, "true") == 0;
+}
+
+/* Each time under a newer key than any that this server has on the LUN: what a session of its own that was lost may
+   still send is shut out too. */
+static int reserve(struct sr *sr, const char *path, struct fault *f)
+{
+    const struct uuid *server = &sr->settings->server;
+    uint64_t newest;
+    bool able;
+    if (fence_able(path, &able, f) < 0)
+        return -1;
+    sr->unfenced = !able;
+    if (!able)
+        return 0;
+    if (fence_newest(path, server, &newest, f) < 0)
+        return -1;
+    uint64_t key = fence_key(server, newest + 1);
+    return adopts(sr) ? fence_seize(path, key, f) : fence_take(path, key, FAULT_SRInUse, f);
+}
+
+static int reserve_all(struct sr *sr, const struct volume_devices *d, struct fault *f)
+{
+    for (size_t i = 0; i < d->count; i++)
+        if (reserve(sr, d->paths[i], f) < 0)
+            return fault_prefix(f, "reserve SR %s for this server", sr->uuid.text);
+    return 0;
+}
+
+/* A LUN that is gone holds nothing of ours that could be given back. */
+static void release_all(const struct volume_devices *d)
+{
+    struct fault ignored;
+    bool able;
+    for (size_t i = 0; i < d->count; i++)
+        if (fence_able(d->paths[i], &able, &ignored) == 0 && able)
+            fence_drop(d->paths[i], &ignored);
+}
+
+static int leave(struct sr *sr, const struct volume_devices *d, struct fault *f)
+{
+    release_all(d);
+    return iscsi_close(sr, f);
+}
+
+/* ------------------------------------------------------------------ the place */
+
+static int iscsi_ext_create(struct sr *sr, const struct plan *plan, struct fault *f)
+{
+    AUTO_ARENA struct arena *a = arena_new(DEVICES_ARENA);
+    struct volume_devices d;
+    bool ignored;
+    if (reach(sr, a, &d, &ignored, f) < 0 || volume_check(&d, f) < 0 || reserve_all(sr, &d, f) < 0)
+        return -1;
+    return volume_create(sr, plan, &d, f);
+}
+
+/* What is on the LUN is taken down over a session that the SR may have lost by then. */
+static int iscsi_ext_destroy(struct sr *sr, const struct plan *plan, struct fault *f)
+{
+    AUTO_ARENA struct arena *a = arena_new(DEVICES_ARENA);
+    struct volume_devices d;
+    bool ignored;
+    if (reach(sr, a, &d, &ignored, f) < 0)
+        return strcmp(plan->method, "sr_delete") == 0 ? -1
+                                                      : iscsi_close(sr, f); /* nothing was made on what is not there */
+    return volume_destroy(sr, plan, &d, f) < 0 ? -1 : leave(sr, &d, f);
+}
+
+static int iscsi_ext_connect(struct sr *sr, struct fault *f)
+{
+    AUTO_ARENA struct arena *a = arena_new(DEVICES_ARENA);
+    struct volume_devices d;
+    struct fault ignored;
+    bool fresh;
+    if (sr->place.path)
+        return 0;
+    if (reach(sr, a, &d, &fresh, f) < 0)
+        return -1;
+    if (reserve_all(sr, &d, f) == 0 && volume_connect(sr, &d, f) == 0)
+        return 0;
+    if (fresh)
+        leave(sr, &d, &ignored);
+    return -1;
+}
+
+static int iscsi_ext_disconnect(struct sr *sr, struct fault *f)
+{
+    AUTO_ARENA struct arena *a = arena_new(DEVICES_ARENA);
+    const struct volume_devices d = reached(sr, a);
+    return volume_disconnect(sr, &d, f) < 0 ? -1 : leave(sr, &d, f);
+}
+
+/* ------------------------------------------------------------------ probe */
+
+static int look(const struct layout *layout, const struct iscsi_found *found, struct arena *a, struct found_list *out,
+                struct fault *f)
+{
+    const char **paths = ARENA_ARRAY(a, const char *, found->count);
+    (void) layout;
+    for (size_t i = 0; i < found->count; i++)
+        paths[i] = found->devices[i];
+    const struct volume_devices d = {.paths = paths, .count = found->count};
+    return volume_probe(&d, found->id, a, out, f);
+}
+
+static int iscsi_ext_probe(const struct layout *layout, const struct pairs *config, const struct secrets *secrets,
+                           const struct backend_settings *settings, struct arena *a, struct found_list *out,
+                           struct fault *f)
+{
+    (void) settings;
+    return iscsi_probe(layout, config, secrets, look, a, out, f);
+}
+
+const struct transport transport_iscsi_ext = {
+    .name = "iscsi_ext",
+    .ends = true,
+    .create = iscsi_ext_create,
+    .destroy = iscsi_ext_destroy,
+    .connect = iscsi_ext_connect,
+    .disconnect = iscsi_ext_disconnect,
+    .probe = iscsi_ext_probe,
+};

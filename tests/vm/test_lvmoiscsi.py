@@ -1,0 +1,215 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Type lvmoiscsi, a volume group on LUNs, against the kernel's own target."""
+import os
+import sys
+import unittest
+import xml.etree.ElementTree as ElementTree
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+import killed  # noqa: E402
+import kit  # noqa: E402
+from iscsi_help import CHAP, IQN, IscsiTest, links, read, write  # noqa: E402
+from kit import MIB, sh  # noqa: E402
+from lab import Lab, deep  # noqa: E402
+
+LUN = 128 * MIB
+SECRET = {"chapuser": CHAP[0], "chappassword": CHAP[1]}
+
+
+def group(sr):
+    return "VG_XenStorage-" + sr.uuid
+
+
+class LvmOverIscsi(IscsiTest):
+    KIND = "lvmoiscsi"
+
+    def config(self, **more):
+        return super().config(**{"LUNid": "0", **more})
+
+    def clean(self):
+        """Nothing of the SR is on this host."""
+        self.nothing_is_left()
+
+    def gone(self, sr):
+        """No device of the target holds anything."""
+        for path in self.store.files.values():
+            self.assertEqual(sh("wipefs", "-n", path), "")
+
+    def end_of(self, sr):
+        for vdi, row in sr.contents().items():
+            if not row["hidden"]:
+                sr("vdi_delete", vdi_uuid=vdi)
+        sr("sr_detach")
+        self.clean()
+        sr("sr_delete")
+        self.clean()
+        self.gone(sr)
+
+
+class Life(LvmOverIscsi):
+    def test_a_life_with_contents(self):
+        self.store = self.target([LUN, MIB], chap=CHAP)
+        sr = self.sr(made=False, **SECRET)
+        self.addCleanup(self.end, sr)
+        sr("sr_create", "0")
+        self.clean()
+        sr("sr_attach")
+        disk = sr.disk(8 * MIB)
+        path = sr("vdi_attach", "true", vdi_uuid=disk)["params"]
+        self.assertEqual(path, f"/dev/{group(sr)}/LV-{disk}")
+        sr("vdi_activate", "true", vdi_uuid=disk)
+        write(path, b"pattern" + bytes(505), MIB)
+        with self.refused(16):
+            sr("sr_detach")
+        self.lab.kill9()
+        self.lab.start()
+        self.assertEqual(read(path, 7, MIB), b"pattern")
+        sr.released(disk)
+        self.assertEqual(kit.left(self.before)[:1], [f"sessions: {(IQN, '127.0.0.1')}"])
+        clone, snapshot = (sr(method, vdi_uuid=disk)["uuid"] for method in ("vdi_clone", "vdi_snapshot"))
+        sr("vdi_resize", str(12 * MIB), vdi_uuid=clone)
+        sr("sr_detach")
+        self.clean()
+        sr("sr_attach")
+        self.assertLessEqual({disk, clone, snapshot}, set(sr.contents()))
+        self.assertEqual(len(links()), 1)
+        self.end_of(sr)
+
+    def test_a_group_on_several_luns_and_by_identity(self):
+        self.store = self.target([LUN, LUN, LUN])
+        sr = self.sr(LUNid="2,0")
+        self.assertEqual(len(links()), 2)
+        disk = sr.disk(150 * MIB)  # larger than one of them
+        path = sr("vdi_attach", "true", vdi_uuid=disk)["params"]
+        write(path, b"end" + bytes(509), 140 * MIB)
+        sr("vdi_detach", vdi_uuid=disk)
+        code, document = self.probe_errors(**self.config(LUNid=""))
+        ids = self.texts(document, "SCSIid")
+        self.assertEqual((code, len(ids)), (107, 3))
+        with self.refused(16, sr.uuid):
+            self.sr(made=False, LUNid="", SCSIid=ids[2])("sr_create", "0")
+        with self.refused(99):
+            self.sr(made=False, LUNid="", SCSIid=f"{ids[0]},{ids[2]}")("sr_create", "0")
+        other = self.sr(LUNid="", SCSIid=ids[1])
+        self.assertEqual(sorted(os.path.basename(link) for link in links()), sorted(ids))
+        sr("sr_detach")
+        with self.refused(47, "lacks its device"):
+            sr("sr_attach", device_config=self.config(LUNid="2"))
+        sr("sr_attach")
+        self.end_of_one(other)
+        self.end_of(sr)
+
+    def end_of_one(self, sr):
+        sr("sr_detach")
+        sr("sr_delete")
+
+    def test_a_lun_that_has_grown_is_taken_whole_by_the_next_attach(self):
+        volume = kit.Volume(LUN)
+        self.addCleanup(volume.remove)
+        self.store = self.target([volume.path])
+        sr = self.sr()
+        before = int(sr.page(limit=1)["sr"]["physical_size"])
+        volume.resize(3 * LUN)
+        sr("sr_detach")
+        sr("sr_attach")
+        self.assertEqual(int(sr.page(limit=1)["sr"]["physical_size"]) - before, 2 * LUN)
+        sr("sr_detach")
+        sr("sr_delete")
+
+
+class Ladder(LvmOverIscsi):
+    def test_a_probe_leads_from_nothing_to_the_repository(self):
+        self.store = self.target([LUN, MIB])
+        config = {"target": "127.0.0.1", "targetIQN": IQN}
+        self.assertEqual(self.probe_errors()[0], 95)
+        code, document = self.probe_errors(target="127.0.0.1")
+        self.assertEqual((code, self.texts(document, "TargetIQN")), (96, [IQN]))
+        code, document = self.probe_errors(**config)
+        self.assertEqual((code, self.texts(document, "LUNid"), self.texts(document, "size")),
+                         (107, ["0", "1"], [str(LUN), str(MIB)]))
+        ids = self.texts(document, "SCSIid")
+        with self.refused(89, "neither LUNid nor SCSIid"):
+            self.sr(made=False, LUNid="")("sr_create", "0")
+        self.assertEqual(self.probe_errors(**config, LUNid="7")[0], 87)
+        self.assertEqual(self.probe_errors(**config, SCSIid="3600")[0], 107)
+        code, document = self.probe_errors(**config, SCSIid=ids[0])
+        self.assertEqual((code, self.texts(document, "SR")), (0, []))
+        sr = self.sr()
+        for key in ({"SCSIid": ids[0]}, {"LUNid": "0"}):
+            code, document = self.probe_errors(**config, **key)
+            self.assertEqual((code, self.texts(document, "UUID"), self.texts(document, "Devlist")), (0, [sr.uuid], ids[:1]))
+        sr("sr_detach")
+        sr("sr_delete")
+
+    def test_what_stands_on_a_lun_is_left_alone(self):
+        self.store = self.target([LUN, LUN])
+        sh("mkfs.ext4", "-q", "-F", self.store.files[0])
+        sh("modprobe", "loop")
+        loop = sh("losetup", "-f", "--show", self.store.files[1]).strip()
+        sh("pvcreate", loop)
+        sh("losetup", "-d", loop)
+        was = [read(path, MIB) for path in self.store.files.values()]
+        for lun, code, words in (("0", 42, "ext4"), ("1", 56, "physical volume")):
+            with self.subTest(lun):
+                with self.refused(code, words):
+                    self.sr(made=False, LUNid=lun)("sr_create", "0")
+                self.clean()
+        self.assertEqual([read(path, MIB) for path in self.store.files.values()], was)
+
+
+class Owners(LvmOverIscsi):
+    def test_a_second_smapid_is_told_the_owner_and_takes_nothing(self):
+        self.store = self.target([LUN])
+        sr = self.sr()
+        disk = sr.disk(8 * MIB)
+        sr("sr_detach")
+        rival = Lab()
+        self.addCleanup(rival.close)
+        rival.start()
+        theirs = rival.repository(self.KIND)
+        theirs.uuid, theirs.config = sr.uuid, sr.config
+        with self.refused(47, "belongs to server"):
+            theirs("sr_attach")
+        self.clean()
+        sr("sr_attach")
+        self.assertIn(disk, sr.contents())
+        self.end_of(sr)
+
+
+class Crashes(LvmOverIscsi):
+    def new(self):
+        return self.sr(made=False, **SECRET)
+
+    def test_at_points_between_two_steps_nothing_is_left(self):
+        self.store = self.target([LUN], chap=CHAP)
+        killed.at(self, self.lab, self.new, self.gone, "sr_create", "sr_create_made")
+        killed.at(self, self.lab, self.new, self.gone, "sr_attach", "iscsi_scanned")
+
+    @deep
+    def test_killed_or_failed_at_each_point_nothing_is_left(self):
+        self.store = self.target([LUN], chap=CHAP)
+        killed.everywhere(self, self.lab, self.new, self.gone)
+
+    @deep
+    def test_killed_while_it_forks_the_disk_is_whole_and_nothing_is_left(self):
+        self.store = self.target([LUN])
+        sr = self.sr()
+        disk = sr.disk(8 * MIB)
+        for point in ("fork_linked", "fork_child_made", "fork_published", "fork_hidden", "effects_done"):
+            with self.subTest(point):
+                self.lab.arm(f"{point}:kill")
+                with self.assertRaises(killed.BROKEN):
+                    sr("vdi_snapshot", vdi_uuid=disk)
+                self.assertTrue(self.lab.died())
+                self.lab.start()
+                path = sr("vdi_attach", "false", vdi_uuid=disk)["params"]
+                self.assertTrue(os.path.exists(path))
+                sr("vdi_detach", vdi_uuid=disk)
+                sr("sr_detach")
+                self.clean()
+                sr("sr_attach")
+        self.end_of(sr)
+
+
+if __name__ == "__main__":
+    unittest.main(verbosity=2)
