@@ -233,8 +233,20 @@ static void names_are_as_rfc_3720_has_them(void **state)
     assert_non_null(iscsi_name_bad(large));
 }
 
+static void check_refused(const char *type, const char *key, const char *value, enum fault_code code)
+{
+    struct pair pairs[] = {{"target", "10.0.0.1"}, {key, value}};
+    bool target = strcmp(key, "target") == 0;
+    const struct pairs config = {target ? pairs + 1 : pairs, target ? 1 : 2};
+    struct fault f = {0};
+    assert_int_equal(backend_config_check(sr_type_find(type), &config, &f), -1);
+    if (f.code != code)
+        fail_msg("%s: %s=%s: %d", type, key, value, f.code);
+}
+
 static void what_device_config_gets_wrong_has_its_code(void **state)
 {
+    static const char *const names[] = {"iscsi", "lvmoiscsi", "extoiscsi"};
     (void) state;
     static const struct {
         const char *key, *value;
@@ -255,20 +267,19 @@ static void what_device_config_gets_wrong_has_its_code(void **state)
                {"target", "-h", FAULT_BadCharacter},
                {"chapuser", "a\nb", FAULT_BadCharacter},
                {"usediscoverynumber", "x", FAULT_BadCharacter}};
-    const struct sr_type *type = sr_type_find("iscsi");
-    for (size_t i = 0; i < COUNT_OF(bad); i++) {
-        struct pair pairs[] = {{"target", "10.0.0.1"}, {bad[i].key, bad[i].value}};
-        bool target = strcmp(bad[i].key, "target") == 0;
-        const struct pairs config = {target ? pairs + 1 : pairs, target ? 1 : 2};
+    for (size_t t = 0; t < COUNT_OF(names); t++)
+        for (size_t i = 0; i < COUNT_OF(bad); i++)
+            check_refused(names[t], bad[i].key, bad[i].value, bad[i].code);
+    check_refused("lvmoiscsi", "allocation", "fat", FAULT_InvalidArg);
+    check_refused("lvmoiscsi", "adopt", "yes", FAULT_InvalidArg);
+    check_refused("extoiscsi", "adopt", "1", FAULT_InvalidArg);
+    check_refused("extoiscsi", "allocation", "thin", FAULT_InvalidArg); /* no key of that type */
+    for (size_t t = 0; t < COUNT_OF(names); t++) {
         struct fault f = {0};
-        assert_int_equal(backend_config_check(type, &config, &f), -1);
-        if (f.code != bad[i].code)
-            fail_msg("%s=%s: %d", bad[i].key, bad[i].value, f.code);
+        const struct pairs none = {NULL, 0};
+        assert_int_equal(backend_config_check(sr_type_find(names[t]), &none, &f), -1);
+        assert_int_equal(f.code, FAULT_ConfigTargetMissing);
     }
-    struct fault f = {0};
-    const struct pairs none = {NULL, 0};
-    assert_int_equal(backend_config_check(type, &none, &f), -1);
-    assert_int_equal(f.code, FAULT_ConfigTargetMissing);
 }
 
 /* ------------------------------------------------------------------ bytes */
