@@ -85,7 +85,8 @@ int lvm_vg_extend(const struct lvm_scope *s, const char *vg, const char *device,
 /* SRLog. */
 int lvm_vg_tag(const struct lvm_scope *s, const char *vg, const char *const *add, const char *const *drop,
                struct fault *f);
-/* From now on what activates the volumes of every device that appears leaves the group's alone. Being so is success. SRLog.
+/* From now on what activates the volumes of every device that appears leaves the group's alone. Being so is success.
+ * SRLog.
  */
 int lvm_vg_quiet(const struct lvm_scope *s, const char *vg, struct fault *f);
 int lvm_vg_remove(const struct lvm_scope *s, const char *vg, struct fault *f); /* LVMDelete */
