@@ -128,7 +128,7 @@ def headline(root=SOURCE):
         f"{of('kill_calls', 'once', 'violations')} |",
         f"| and again at every one of the recovery | {of('kill_calls', 'twice', 'runs')} | "
         f"{of('kill_calls', 'twice', 'violations')} |",
-        f"| power cuts: calls cut, reordered, torn | {of('power_cut', 'states', 'judged')} states | "
+        f"| power cuts: calls cut, reordered, torn | {of('power_cut', 'states', 'states')} states | "
         f"{of('power_cut', 'states', 'violations')} |",
         f"| ENOSPC, EIO, EROFS and failed syncs at every place | {of('errors', 'calls', 'trials')} | "
         f"{of('errors', 'calls', 'violations')} |",

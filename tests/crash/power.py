@@ -9,17 +9,53 @@
     its name.
   - the directory of links (mount_base), which stands for /run, is empty afterwards.
 
-States are numbered sets of the run's calls; Tree.build makes the directories such a set stands for.
+States are numbered sets of the run's calls; Tree.build makes the directories such a set stands for, and Tree.identity
+tells which of them are the same to a reader: those whose files are, but for what lies in the store's log behind its last
+whole commit, which no reader of it takes.
 """
+import functools
+import hashlib
 import itertools
 import os
 import shutil
 import stat
+import struct
 
 WINDOW = 4          # the last calls not synced of which every subset is tried
 TEARS = (512, 4096)
 SKIPPED = "smapid.reserve"
+LOG = "-wal"
+CACHE = 256 << 20
 DATA = ("write", "truncate", "punch", "allocate")
+
+
+@functools.lru_cache(20000)
+def _sum(data, one, two, order):
+    for x, y in struct.iter_unpack(order + "II", data):
+        one = (one + x + two) & 0xffffffff
+        two = (two + y + one) & 0xffffffff
+    return one, two
+
+
+def committed(log):
+    """Up to where SQLite's log has whole commits: frames of one salt whose sums follow from each other, the last of
+    them a commit's (its second number is not 0)."""
+    if len(log) < 32:
+        return 0
+    magic, _, page, _, *salt_and_sums = struct.unpack_from(">8I", log)
+    order = ">" if magic & 1 else "<"
+    sums = _sum(log[:24], 0, 0, order)
+    if magic & ~1 != 0x377f0682 or sums != tuple(salt_and_sums[2:]):
+        return 0
+    at, good = 32, 0
+    while at + 24 + page <= len(log):
+        _, commit, *told = struct.unpack_from(">6I", log, at)
+        sums = _sum(log[at + 24:at + 24 + page], *_sum(log[at:at + 8], *sums, order), order)
+        if told[:2] != salt_and_sums[:2] or tuple(told[2:]) != sums:
+            break
+        at += 24 + page
+        good = at if commit else good
+    return good
 
 
 class Node:
@@ -52,17 +88,45 @@ class Tree:
     def build(self, run, applied, torn, where):
         """Makes in where what is left when of the run's calls only those applied came to the disk, one of them (torn:
         (number, how)) in part. Returns {real inode: recorded inode}."""
-        nodes = {inode: Node(n.kind, n.mode, dict(n.content) if n.kind == "directory" else n.content)
-                 for inode, n in self.nodes.items()}
-        for number in sorted(applied):
-            how = torn[1] if torn and torn[0] == number else None
-            run.changes[number].apply(nodes, how)
+        nodes, _ = self._after(run, applied, torn)
         shown = {}
         self._write(nodes, self.root, where, shown)
         mounts = os.path.join(where, "mount")
         shutil.rmtree(mounts, ignore_errors=True)
         os.mkdir(mounts, 0o755)
         return shown
+
+    def _after(self, run, applied, torn):
+        """The nodes then, and of each file that was written which calls wrote it."""
+        nodes = {inode: Node(n.kind, n.mode, dict(n.content) if n.kind == "directory" else n.content)
+                 for inode, n in self.nodes.items()}
+        wrote = {}
+        for number in sorted(applied):
+            how = torn[1] if torn and torn[0] == number else None
+            change = run.changes[number]
+            node = nodes.get(change.inode)
+            if not change.is_data:
+                change.rename(nodes)
+            elif node and node.kind == "file":
+                wrote[change.inode] = wrote.get(change.inode, ()) + ((number, how),)
+                node.content = run.content(change, wrote[change.inode], node.content)
+        return nodes, wrote
+
+    def identity(self, run, applied, torn):
+        nodes, wrote = self._after(run, applied, torn)
+        total = hashlib.sha256()
+
+        def add(inode, path):
+            node = nodes[inode]
+            total.update(f"{path} {inode}\n".encode())
+            if node.kind == "directory":
+                for name in sorted(node.content):
+                    add(node.content[name], f"{path}/{name}")
+            else:
+                total.update(run.digest(inode, wrote.get(inode, ()), node.content, path))
+
+        add(self.root, "")
+        return total.digest()
 
     def _write(self, nodes, inode, path, shown):
         node = nodes[inode]
@@ -112,11 +176,8 @@ class Change:
     def directories(self):
         return {directory for directory, _, _ in self.names}
 
-    def apply(self, nodes, how):
-        if self.is_data:
-            if self.inode in nodes and nodes[self.inode].kind == "file":
-                nodes[self.inode].content = self._written(nodes[self.inode].content, how)
-            return
+    def rename(self, nodes):
+        """What it does to entries."""
         for inode, node in self.made:
             nodes.setdefault(inode, Node(node.kind, node.mode, {} if node.kind == "directory" else node.content))
         for directory, name, inode in self.names:
@@ -128,7 +189,7 @@ class Change:
             else:
                 entries.pop(name, None)
 
-    def _written(self, content, how):
+    def written(self, content, how):
         r = self.record
         if r.op == "truncate":
             return content[:r.length] + bytes(max(0, r.length - len(content)))
@@ -162,6 +223,7 @@ class Run:
         self.answered = answered
         self.changes, self.synced_at, self.positions = [], [], []
         self._paths = {}
+        self._contents, self._cached, self._digests = {}, 0, {}
         self._learn(tree, tree.root, "")
         for position, record in enumerate(records):
             if record.error:
@@ -232,6 +294,24 @@ class Run:
             hit = inode in change.directories() if directory else change.is_data and change.inode == inode
             if hit and self.synced_at[number] is None:
                 self.synced_at[number] = position
+
+    def content(self, change, wrote, before):
+        """Of a file after the calls wrote, of which change is the last."""
+        found = self._contents.get((change.inode, wrote))
+        if found is None:
+            found = change.written(before, wrote[-1][1])
+            self._cached += len(found)
+            if self._cached > CACHE:
+                self._contents, self._cached = {}, len(found)
+            self._contents[change.inode, wrote] = found
+        return found
+
+    def digest(self, inode, wrote, content, path):
+        if (inode, wrote) not in self._digests:
+            content = content.encode() if isinstance(content, str) else content
+            read = content[:committed(content)] if path.endswith(LOG) else content
+            self._digests[inode, wrote] = hashlib.sha256(read).digest()
+        return self._digests[inode, wrote]
 
     # ---- states
 

@@ -171,7 +171,7 @@ class ShimLab(Lab):
         super().__init__()
         self._server = None
         self.root = tempfile.mkdtemp(prefix="smapi-shim-")
-        self.saved = self.root + ".saved"
+        self.saved, self._inodes = self.root + ".saved", {}
         self.state, self.mounts = os.path.join(self.root, "state"), os.path.join(self.root, "mount")
         os.mkdir(self.state, 0o700)
         os.mkdir(self.mounts, 0o755)
@@ -195,7 +195,7 @@ class ShimLab(Lab):
         finally:
             if self._server:
                 self._server.close()
-            for tree in (self.root, self.saved):
+            for tree in (self.root, *(self.saved + name for name in self._inodes)):
                 shutil.rmtree(tree, ignore_errors=True)
 
     def repository(self, kind, client=None, location=None):
@@ -203,20 +203,21 @@ class ShimLab(Lab):
             location = location or os.path.join(self.root, f"place-{new_uuid()[:8]}")
         return super().repository(kind, client, location)
 
-    def save(self):
-        """Keeps the trees as they are; nothing runs."""
-        os.truncate(os.path.join(self.state, RESERVE), 0)
-        self._inodes = dict(self._walk())
-        shutil.rmtree(self.saved, ignore_errors=True)
-        shutil.copytree(self.root, self.saved, symlinks=True)
+    def save(self, name=""):
+        """Keeps the trees as they are, under that name; nothing runs."""
+        if os.path.exists(os.path.join(self.state, RESERVE)):
+            os.truncate(os.path.join(self.state, RESERVE), 0)
+        self._inodes[name] = dict(self._walk())
+        shutil.rmtree(self.saved + name, ignore_errors=True)
+        shutil.copytree(self.root, self.saved + name, symlinks=True)
 
-    def restore(self, as_saved=False):
+    def restore(self, as_saved=False, name=""):
         """as_saved: and the daemon sees the inode numbers the files had."""
         self.wipe()
-        for name in os.listdir(self.saved):
-            shutil.copytree(os.path.join(self.saved, name), os.path.join(self.root, name), symlinks=True)
+        for entry in os.listdir(self.saved + name):
+            shutil.copytree(os.path.join(self.saved + name, entry), os.path.join(self.root, entry), symlinks=True)
         if as_saved:
-            self.show_inodes({inode: self._inodes[path] for path, inode in self._walk()})
+            self.show_inodes({inode: self._inodes[name][path] for path, inode in self._walk()})
 
     def _walk(self):
         """(relative path, inode) of all that is there."""

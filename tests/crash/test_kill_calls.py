@@ -8,9 +8,10 @@ its commit began to be written where the call is undone without an operation id,
 is there from the moment the commit was synced.
 
 Quick: every call once, and with an operation id every call once with a second death at one call of the recovery, each
-at another one. Deep (SMAPI_DEEP): the second death at every call of the recovery, and writes cut in half. A kill at the call
-after a sync leaves what the kill at the sync did (nothing is lost by a kill): of such two, deep runs try one when they
-kill twice.
+at another one. Deep (SMAPI_DEEP): the second death at every call of the recovery, and writes cut in half. Of two kills of which
+the second finds nothing else than the first, deep runs try one when they kill twice: the call between them was a sync,
+by which nothing is lost or gained, or wrote a part of a commit to the store's log, which is there from its last write
+on.
 """
 import os
 import sys
@@ -101,9 +102,19 @@ def once(stage, died, action, n, last):
     return done
 
 
+def changes(records, i):
+    """Whether what is to be read is another after this call."""
+    if records[i].op in SYNCS:
+        return False
+    if records[i].op != "write" or not records[i].path.endswith(LOG):
+        return True
+    following = next((record for record in records[i + 1:] if record.path.endswith(LOG)), None)
+    return following is None or following.op in SYNCS
+
+
 def distinct(records):
     """Calls at which a kill leaves something else than at the call before."""
-    return [n for n in range(1, len(records) + 1) if n == 1 or records[n - 2].op not in SYNCS]
+    return [n for n in range(1, len(records) + 1) if n == 1 or changes(records, n - 2)]
 
 
 def second_deaths(recovery, n):
@@ -114,9 +125,10 @@ def second_deaths(recovery, n):
 
 
 def recovery_of(stage, action, n, op):
-    """The calls that the start after this kill makes."""
+    """The calls that the start after this kill makes. The trees it left are saved as "killed"."""
     if not killed(stage, action, n, op):
         return []
+    stage.lab.save("killed")
     stage.lab.record()
     stage.lab.control.arm()
     stage.lab.start()
@@ -124,9 +136,19 @@ def recovery_of(stage, action, n, op):
     return stage.lab.stop_recording()
 
 
-def twice(stage, action, n, m, op):
+def killed_again(stage, n, op, saved):
+    """As killed by KILL; when that was saved it is put back."""
+    if not saved:
+        return killed(stage, KILL, n, op)
+    stage.lab.end()
+    stage.lab.control.disarm()
+    stage.lab.restore(as_saved=True, name="killed")
+    return True
+
+
+def twice(stage, n, m, op, saved):
     """A kill, and one at the m-th call of the start that follows."""
-    if not killed(stage, action, n, op):
+    if not killed_again(stage, n, op, saved):
         raise AssertionError(f"it does not come to call {n}")
     stage.lab.control.arm(KILL, m)
     stage.lab.launch()
@@ -172,7 +194,7 @@ def kill_twice(stage, failed):
         if DEEP or not recovery or n % 8 == 0:
             recovery = guarded(stage, failed, where, recovery_of, stage, KILL, n, op) or []
         for m in second_deaths(recovery, n):
-            guarded(stage, failed, f"{where}, then {m} of {len(recovery)}", twice, stage, KILL, n, m, op)
+            guarded(stage, failed, f"{where}, then {m} of {len(recovery)}", twice, stage, n, m, op, DEEP)
             runs += 1
             if len(failed) >= ENOUGH:
                 return {"calls": len(records), "runs": runs}
