@@ -28,6 +28,7 @@ SHIM = os.path.join(BUILD, "tests", "crash", "shim.so")
 RESERVE = "smapid.reserve"  # 8 MiB that hold nothing
 PROCESSES = int(os.environ.get("SMAPI_PROCESSES") or 2)
 ENOUGH = 3  # failures of one series
+FIRST = os.environ.get("SMAPI_FIRST")
 
 # enum action
 NONE, KILL, KILL_HALF, FAIL, FAIL_ON, SWALLOW, HIDE = range(7)
@@ -312,6 +313,12 @@ def name_of(kind, row, recipe):
     return f"{kind} {row['name']} {recipe.__name__}"
 
 
+def is_first(recipe):
+    """Whether SMAPI_FIRST names this class, or the class of this one."""
+    name = getattr(recipe, "__name__", type(recipe).__name__)
+    return bool(FIRST and re.fullmatch(FIRST, name))
+
+
 def each(judge, todo, *more, progress=None):
     """Runs judge(stage, failed, *more) for each (kind, row, recipe) of todo, in SMAPI_PROCESSES (2) processes beside one
     another. Yields (name, figures, failures). With SMAPI_FIRST, a regular expression, it begins with the recipes whose
@@ -322,14 +329,13 @@ def each(judge, todo, *more, progress=None):
     todo = [one for one in todo if not progress or name_of(*one) not in progress.done]
     rival = new_uuid()
     Pki.shared().identity("host", rival)
-    first = os.environ.get("SMAPI_FIRST")
-    todo = sorted(reversed(todo), key=lambda one: not re.fullmatch(first or ".*", one[2].__name__))  # the long ones first
+    todo = sorted(reversed(todo), key=lambda one: not is_first(one[2]))  # the long ones first
     work = [(judge, kind, row, recipe, rival, more) for kind, row, recipe in todo]
     with multiprocessing.get_context("fork").Pool(PROCESSES) as pool:
         for name, figures, failed in pool.imap_unordered(_run_one, work):
             if progress and not failed:
                 progress.add(name, figures)
             yield name, figures, failed
-            if failed and first:
+            if failed and FIRST:
                 pool.terminate()
                 return

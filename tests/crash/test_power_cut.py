@@ -4,7 +4,8 @@ power.py says what a power cut may leave of that, state directory and SR alike; 
 started on it, and what it makes of it judged by oracle.py. What was answered must be there.
 
 Quick: a sample by a fixed seed, at least 2,000. Deep (SMAPI_DEEP): all of them, and those of recorded recoveries, until
-there are SMAPI_STATES (100,000); of those that are the same to a reader (Tree.identity) one is judged.
+there are SMAPI_STATES (100,000); of those that are the same to a reader (Tree.identity) one is judged. So are those of
+the series that SMAPI_FIRST names (shim.each).
 """
 import os
 import random
@@ -21,7 +22,7 @@ import figures  # noqa: E402
 from lab import new_uuid  # noqa: E402
 from oracle import consistent, series  # noqa: E402
 from power import LOG, Run, Tree, committed  # noqa: E402
-from shim import BROKEN, ENOUGH, KILL, each, tmp_in_memory  # noqa: E402
+from shim import BROKEN, ENOUGH, KILL, each, is_first, tmp_in_memory  # noqa: E402
 from test_kill_calls import repeat, settled  # noqa: E402
 
 DEEP = figures.DEEP
@@ -94,8 +95,8 @@ def one_of_each(tree, run, states, chance):
 
 def judge_some(stage, failed, tree, run, op, chance, wanted):
     """A run's states, when deep, else at most so many; how many there were, and how many were judged."""
-    states = list(run.states())
-    chosen = one_of_each(tree, run, states, chance) if DEEP else chance.sample(states, min(wanted, len(states)))
+    states, whole = list(run.states()), DEEP or is_first(stage.recipe)
+    chosen = one_of_each(tree, run, states, chance) if whole else chance.sample(states, min(wanted, len(states)))
     for state in chosen:
         try:
             judge_state(stage, tree, run, state, op)
