@@ -148,12 +148,23 @@ static bool names_disk(const struct call *c)
     return args_field(c->method, c->args, "vdi_uuid") && args_field(c->method, c->args, "vdi_location");
 }
 
+/* What was taken can be given back however the medium is. */
+static bool gives_back(const struct method *m)
+{
+    return m->phases->link == LINK_DETACHES || m->phases == &vdi_detach_phases || m->phases == &vdi_deactivate_phases ||
+           m->phases == &vdi_detach_from_config_phases;
+}
+
 /* A call that names its disk only by a location that is no uuid cannot be ordered by disk: it waits for the SR. */
 static void take_turn(struct call *c)
 {
     const struct method *m = c->method;
     bool lease = m->capability == CAP_vdi_activate || m->lock == LOCK_ROWS;
-    c->turn = (struct turn){m->lock, m->lock == LOCK_ROWS ? UUID_NONE : c->keys.sr, c->keys.vdi, lease};
+    c->turn = (struct turn){.lock = m->lock,
+                            .sr = m->lock == LOCK_ROWS ? UUID_NONE : c->keys.sr,
+                            .vdi = c->keys.vdi,
+                            .lease = lease,
+                            .patient = gives_back(m)};
     if (names_disk(c) && !uuid_is(&c->turn.vdi) &&
         !uuid_parse_text(c->keys.location ? c->keys.location : "", &c->turn.vdi))
         c->turn.lock = LOCK_WHOLE;
@@ -224,13 +235,6 @@ static int authorise(struct dispatch *d, const struct call *c, struct fault *f)
         return 0;
     unsigned verbs = permissions_on(d->settings.permissions, &c->who, &c->keys.sr);
     return verbs & (unsigned) m->verb ? 0 : deny(c, m->name, f);
-}
-
-/* What was taken can be given back however the medium is. */
-static bool gives_back(const struct method *m)
-{
-    return m->phases->link == LINK_DETACHES || m->phases == &vdi_detach_phases || m->phases == &vdi_deactivate_phases ||
-           m->phases == &vdi_detach_from_config_phases;
 }
 
 /* A call that could only wait for a server that is gone is refused before it takes a place in the SR's queue. */
@@ -368,6 +372,11 @@ void dispatch_run(struct dispatch *d, struct call *call)
     else if (!call->reply)
         reply_result(d, call);
     log_outcome(call);
+}
+
+int dispatch_answers(struct dispatch *d, const struct uuid *sr, struct fault *f)
+{
+    return registry_answers(d->registry, sr, f);
 }
 
 struct found_rows {

@@ -49,6 +49,9 @@ bool dispatch_prepare(struct dispatch *d, struct call *call, const char *method,
 /* Does the call; its turn has come (LOCK_NONE: any time). Sets reply, or leaves it NULL when the call waits for another
    turn: call->turn is a new one then. May wait on store and medium. */
 void dispatch_run(struct dispatch *d, struct call *call);
+/* SRUnavailable, with how long it has been so, when the server that has this SR is known not to answer. Quick, any
+   thread. */
+int dispatch_answers(struct dispatch *d, const struct uuid *sr, struct fault *f);
 /* Ends a call that failed before dispatch_prepare, or could not get its turn: the fault is set, the reply is made. With
    the reply still NULL afterwards only a part of the call ended so, and the next part waits for call->turn. */
 void dispatch_refuse(struct dispatch *d, struct call *call);

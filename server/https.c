@@ -412,6 +412,7 @@ static void worker_metrics(struct https *h, struct text *out)
     metrics_one(out, "smapid_workers", "gauge", "Threads that do calls.", w.threads);
     metrics_one(out, "smapid_calls_running", "gauge", "Calls that have their turn.", w.running);
     metrics_one(out, "smapid_calls_waiting", "gauge", "Calls that wait for their turn.", w.waiting);
+    metrics_one(out, "smapid_calls_stalled", "gauge", "Calls kept by a server that does not answer.", w.stalled);
     metrics_one(out, "smapid_calls_busy_total", "counter", "Calls refused because too many waited.", w.busy);
     metrics_one(out, "smapid_calls_late_total", "counter", "Calls refused because they waited too long.", w.late);
 }

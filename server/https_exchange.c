@@ -161,8 +161,10 @@ static void tell_late(void *arg)
 {
     struct exchange *e = arg;
     struct call *call = request_call(e->request);
-    fault_set(&call->fault, FAULT_DeadlineExceeded, "the call waited %.1f seconds for its turn and was not begun",
-              (double) (clock_boot_ns() - call->arrived) / 1e9);
+    struct dispatch *d = e->door->https->settings.dispatch;
+    if (call->turn.patient || dispatch_answers(d, &call->turn.sr, &call->fault) == 0)
+        fault_set(&call->fault, FAULT_DeadlineExceeded, "the call waited %.1f seconds for its turn and was not begun",
+                  (double) (clock_boot_ns() - call->arrived) / 1e9);
     refuse_call(e->door->https, call);
     answer_or_queue(e);
 }

@@ -18,6 +18,7 @@ struct job {
     struct lane *lane;
     struct job *next; /* in running or waiting of its lane */
     struct job *next_ready;
+    bool on_thread, stalled; /* its run has begun; another has its place */
 };
 
 /* The calls of one SR. Made by the first, freed by the last. */
@@ -46,6 +47,7 @@ struct workers {
     unsigned ready_count[KINDS], busy_count[KINDS]; /* busy: on a thread */
     pthread_t *threads;
     unsigned thread_count, idle_count;
+    unsigned stalled; /* jobs that are: at most limits.threads */
     bool draining, ending;
     uint64_t busy, late;
 };
@@ -200,7 +202,7 @@ static void lane_forget(struct lane *l, const struct job *job)
    kept for leases. */
 static unsigned takeable(const struct workers *w)
 {
-    unsigned left = w->limits.threads - w->busy_count[OTHERS];
+    unsigned left = w->limits.threads + w->stalled - w->busy_count[OTHERS];
     unsigned others = w->ready_count[OTHERS] < left ? w->ready_count[OTHERS] : left;
     return w->ready_count[LEASES] + others;
 }
@@ -210,6 +212,7 @@ static struct job *take_ready(struct workers *w)
     unsigned kind = w->ready_count[LEASES] > 0 ? LEASES : OTHERS;
     struct job *job = pull(w, kind, &w->ready[kind].first);
     w->busy_count[kind]++;
+    job->on_thread = true;
     return job;
 }
 
@@ -235,7 +238,7 @@ static void staff(struct workers *w)
     unsigned wanted = takeable(w);
     for (unsigned i = 0; i < wanted && i < w->idle_count; i++)
         pthread_cond_signal(&w->wake);
-    if (wanted > w->idle_count && w->thread_count < w->limits.threads + w->limits.lease_threads)
+    if (wanted > w->idle_count && w->thread_count < w->limits.threads + w->limits.lease_threads + w->stalled)
         thread_add(w);
 }
 
@@ -263,6 +266,7 @@ static void work(struct workers *w, struct job *job)
     (late ? job->order.late : job->order.run)(job->order.arg);
     pthread_mutex_lock(&w->mutex);
     w->busy_count[kind_of(job)]--;
+    w->stalled -= job->stalled;
     lane_forget(job->lane, job);
     settle(w, job);
 }
@@ -299,7 +303,7 @@ static unsigned share(const struct workers *w, unsigned running)
 static struct workers *pool_new(const struct workers_settings *settings)
 {
     struct workers *w = calloc(1, sizeof *w);
-    if (!w || !(w->threads = calloc(settings->threads + settings->lease_threads, sizeof *w->threads)))
+    if (!w || !(w->threads = calloc(2 * settings->threads + settings->lease_threads, sizeof *w->threads)))
         abort();
     w->limits = *settings;
     w->limits.running = share(w, settings->running);
@@ -378,13 +382,31 @@ int workers_submit(struct workers *w, const struct job_order *order, struct faul
 
 /* ---- what is late ---- */
 
-/* Moves the late of a lane's waiting jobs to the list at end; returns its new end. */
-static struct job **collect_waiting(struct lane *l, int64_t now, struct job **end)
+static bool is_silent(const struct workers *w, const struct lane *l)
+{
+    return w->limits.silent && uuid_is(&l->sr) && w->limits.silent(w->limits.silent_arg, &l->sr);
+}
+
+/* What runs there is kept by a server that may never answer. Its threads are not counted until it does, so that
+   however many such SRs there are, the others have as many as ever. */
+static void yield_places(struct workers *w, struct lane *l)
+{
+    for (struct job *job = l->running; job; job = job->next)
+        if (job->on_thread && !job->stalled && kind_of(job) == OTHERS && w->stalled < w->limits.threads) {
+            job->stalled = true;
+            w->stalled++;
+        }
+}
+
+/* Moves the late of a lane's waiting jobs, and in a silent SR all that are not patient, to the list at end; returns its
+   new end. */
+static struct job **collect_waiting(struct lane *l, bool silent, int64_t now, struct job **end)
 {
     struct job **at = &l->waiting;
     while (*at) {
         struct job *job = *at;
-        if (!is_late(job, now)) {
+        bool futile = silent && job->order.late && !job->order.turn.patient;
+        if (!futile && !is_late(job, now)) {
             at = &job->next;
             continue;
         }
@@ -421,8 +443,12 @@ static struct job *collect(struct workers *w)
     struct job *late = NULL, **end = &late;
     int64_t now = clock_boot_ns();
     for (unsigned i = 0; i < BUCKETS; i++)
-        for (struct lane *l = w->lanes[i]; l; l = l->next)
-            end = collect_waiting(l, now, end);
+        for (struct lane *l = w->lanes[i]; l; l = l->next) {
+            bool silent = is_silent(w, l);
+            if (silent)
+                yield_places(w, l);
+            end = collect_waiting(l, silent, now, end);
+        }
     for (unsigned kind = 0; kind < KINDS; kind++)
         end = collect_ready(w, kind, now, end);
     *end = NULL;
@@ -443,6 +469,7 @@ void workers_expire(struct workers *w)
         job->lane->leaving--;
         settle(w, job);
     }
+    staff(w);
     pthread_mutex_unlock(&w->mutex);
 }
 
@@ -457,7 +484,7 @@ void workers_limit(struct workers *w, unsigned running, unsigned waiting)
 struct workers_counts workers_counted(struct workers *w)
 {
     pthread_mutex_lock(&w->mutex);
-    struct workers_counts c = {.threads = w->thread_count, .busy = w->busy, .late = w->late};
+    struct workers_counts c = {.threads = w->thread_count, .stalled = w->stalled, .busy = w->busy, .late = w->late};
     for (unsigned i = 0; i < BUCKETS; i++)
         for (const struct lane *l = w->lanes[i]; l; l = l->next) {
             c.running += l->running_count[OTHERS] + l->running_count[LEASES];

@@ -22,6 +22,7 @@ struct turn {
     struct uuid sr;  /* none for calls on no SR (probe): those take no lock, only a worker */
     struct uuid vdi; /* none when the call names no VDI */
     bool lease;      /* takes or gives back a lease: has threads and places of its own, never waits for want of them */
+    bool patient;    /* is done, and so waits, even where the server that has the SR does not answer */
 };
 
 #endif

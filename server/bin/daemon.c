@@ -134,11 +134,15 @@ struct lease_terms settings_terms(const struct settings *s)
                                 .dead = SECONDS(s->lease_dead)};
 }
 
+static bool is_silent(void *dispatch, const struct uuid *sr)
+{
+    struct fault ignored;
+    return dispatch_answers(dispatch, sr, &ignored) < 0;
+}
+
 static int start_calls(struct daemon *d, struct fault *f)
 {
     const struct settings *s = &d->settings;
-    const struct workers_settings pool = {s->limits_workers, s->limits_lease_workers, s->limits_sr_workers,
-                                          s->limits_sr_queue};
     const struct dispatch_settings calls = {.store = d->store,
                                             .backend = {s->server_mount_base, store_meta(d->store).server},
                                             .holds = d->holds,
@@ -155,6 +159,12 @@ static int start_calls(struct daemon *d, struct fault *f)
     d->metrics = metrics_new();
     if (dispatch_new(&calls, &d->dispatch, f) < 0)
         return -1;
+    const struct workers_settings pool = {.threads = s->limits_workers,
+                                          .lease_threads = s->limits_lease_workers,
+                                          .running = s->limits_sr_workers,
+                                          .waiting = s->limits_sr_queue,
+                                          .silent = is_silent,
+                                          .silent_arg = d->dispatch};
     return workers_new(&pool, &d->workers, f);
 }
 

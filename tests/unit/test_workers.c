@@ -54,7 +54,7 @@ static bool stays_false(atomic_bool *flag)
 
 static struct workers *pool(unsigned threads, unsigned running, unsigned waiting)
 {
-    struct workers_settings s = {threads, 2, running, waiting};
+    struct workers_settings s = {.threads = threads, .lease_threads = 2, .running = running, .waiting = waiting};
     struct workers *w = NULL;
     struct fault f;
     assert_int_equal(workers_new(&s, &w, &f), 0);
@@ -443,6 +443,57 @@ static void a_call_whose_turn_came_but_no_thread_is_late_too(void **state)
     assert_false(atomic_load(&unmanned.begun) || atomic_load(&found.begun));
 }
 
+static bool a_is_silent(void *arg, const struct uuid *sr)
+{
+    return atomic_load((atomic_bool *) arg) && strcmp(sr->text, SR_A) == 0;
+}
+
+static void a_silent_sr_takes_no_thread_from_others_and_nobody_waits_for_it(void **state)
+{
+    (void) state;
+    atomic_bool silent = false;
+    struct workers_settings s = {
+        .threads = 2, .lease_threads = 1, .running = 2, .waiting = 8, .silent = a_is_silent, .silent_arg = &silent};
+    struct workers *w = NULL;
+    struct fault f;
+    struct task hung = {0}, waiting = {0}, patient = {0}, others[2] = {0};
+    struct turn gives_back = turn_of(LOCK_WHOLE, SR_A, "");
+    gives_back.patient = true;
+    assert_int_equal(workers_new(&s, &w, &f), 0);
+    submit_until(w, turn_of(LOCK_WHOLE, SR_A, ""), 0, &hung);
+    assert_true(comes_true(&hung.begun));
+    submit_until(w, turn_of(LOCK_SHARED, SR_A, ""), 0, &waiting);
+    submit_until(w, gives_back, 0, &patient);
+    for (size_t i = 0; i < COUNT_OF(others); i++)
+        submit_until(w, turn_of(LOCK_SHARED, SR_B, ""), 0, &others[i]);
+    assert_true(comes_true(&others[0].begun));
+    workers_expire(w);
+    assert_true(stays_false(&others[1].begun)); /* the share of one SR is half */
+    assert_false(atomic_load(&waiting.late));
+    workers_limit(w, 2, 8);
+    atomic_store(&silent, true);
+    workers_expire(w);
+    assert_true(atomic_load(&waiting.late));
+    assert_int_equal(workers_counted(w).stalled, 1);
+    assert_int_equal(workers_counted(w).threads, 2);
+    struct task more = {0};
+    submit_until(w, turn_of(LOCK_SHARED, "", ""), 0, &more); /* one more than there were threads for */
+    assert_true(comes_true(&more.begun));
+    assert_false(atomic_load(&patient.late) || atomic_load(&patient.begun));
+    atomic_store(&silent, false);
+    atomic_store(&more.may_end, true);
+    assert_true(comes_true(&more.ended));
+    atomic_store(&hung.may_end, true);
+    assert_true(comes_true(&patient.begun));
+    assert_int_equal(workers_counted(w).stalled, 0);
+    atomic_store(&patient.may_end, true);
+    for (size_t i = 0; i < COUNT_OF(others); i++)
+        atomic_store(&others[i].may_end, true);
+    workers_stop(w);
+    assert_false(atomic_load(&waiting.begun));
+    assert_true(atomic_load(&others[1].ended));
+}
+
 static void limits_may_change_while_calls_wait(void **state)
 {
     (void) state;
@@ -478,6 +529,7 @@ int main(void)
         cmocka_unit_test(hung_lease_calls_of_one_sr_leave_threads_to_another),
         cmocka_unit_test(a_call_that_waited_too_long_is_told_so_and_never_begun),
         cmocka_unit_test(a_call_whose_turn_came_but_no_thread_is_late_too),
+        cmocka_unit_test(a_silent_sr_takes_no_thread_from_others_and_nobody_waits_for_it),
         cmocka_unit_test(limits_may_change_while_calls_wait),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
