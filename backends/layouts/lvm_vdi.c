@@ -33,7 +33,7 @@ static int shape(struct sr *sr, const struct lvm_vg *vg, const struct plan *plan
     if (format->round(wanted->size, &m.size, f) < 0)
         return -1;
     if (m.size > UINT64_MAX - vg->extent_size)
-        return fault_set(f, FAULT_LVMSize, "a volume of %" PRIu64 " bytes cannot be made", m.size);
+        return fault_set(f, FAULT_VDISize, "a volume of %" PRIu64 " bytes cannot be made", m.size);
     if (m.raw)
         m.size = m.volume = lvm_round(vg, m.size);
     else

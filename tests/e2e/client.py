@@ -20,9 +20,12 @@ XAPI_ORDER = ("host_ref command args device_config session_ref sr_sm_config sr_r
 class Fault(Exception):
     """An XML-RPC fault."""
 
+    seen = set()  # codes of all that came, in this process
+
     def __init__(self, code, text):
         super().__init__(f"{code} {text}")
         self.code, self.text = code, text
+        Fault.seen.add(code)
 
 
 class HttpError(Exception):

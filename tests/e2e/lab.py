@@ -7,6 +7,7 @@ when the build carries a sanitizer (times and memory are then not judged).
 """
 import atexit
 import contextlib
+import functools
 import json
 import os
 import re
@@ -31,6 +32,20 @@ ALARMS = re.compile(r"Sanitizer|runtime error:|Assertion .* failed|^.*PROMISE", 
 
 
 deep = unittest.skipUnless(os.environ.get("SMAPI_DEEP"), "takes minutes in a guest: tests/run --deep")
+
+
+def raises(*codes):
+    """Marks a test that raises these fault codes by their conditions, and holds it to that: each must have come over the
+    wire when it ends. test_fault_codes.py reads the marks of all tests and says which codes nothing raises."""
+    def marked(test):
+        @functools.wraps(test)
+        def run(self, *args):
+            Fault.seen.clear()
+            test(self, *args)
+            missing = set(codes) - Fault.seen
+            assert not missing, f"marked as raising {sorted(missing)}, which did not come"
+        return run
+    return marked
 
 
 def rounds(quick):
@@ -443,6 +458,50 @@ class Repository:
         images = self.images()
         return {name for name in self.names()
                 if name.endswith(".smapi") and name != "sr.smapi" and name.removesuffix(".smapi") not in images}
+
+
+class Plays:
+    """Outside programs that do as a test says: while play(name, word, script) is in force, /sbin/<name> runs this shell script
+    instead of itself when one of its arguments is word. lab: a Lab that was not started yet; it gets a mount namespace. more:
+    shell commands in that namespace, before the daemon starts."""
+
+    STAND_IN = """#!/bin/sh
+for play in {plays}/{name}:*; do
+    [ -e "$play" ] || continue
+    for word in "$@"; do
+        if [ "$word" = "${{play##*:}}" ]; then . "$play"; fi
+    done
+done
+exec {real}/{name} "$@"
+"""
+
+    def __init__(self, lab, *names, more=""):
+        self.dir = os.path.join(lab.dir, "plays")
+        real = os.path.join(lab.dir, "real")
+        os.mkdir(self.dir)
+        os.mkdir(real)
+        binds = ""
+        for name in names:
+            shutil.copy(f"/sbin/{name}", real)
+            stand_in = os.path.join(real, f"{name}.sh")
+            with open(stand_in, "w", encoding="ascii") as out:
+                out.write(self.STAND_IN.format(plays=self.dir, name=name, real=real))
+            os.chmod(stand_in, 0o755)
+            binds += f"mount --bind {stand_in} /sbin/{name}\n"
+        lab.prefix = ["unshare", "--mount", "sh", "-ec", f'{binds}{more}\nexec "$@"', "sh", *lab.prefix]
+
+    @contextlib.contextmanager
+    def play(self, name, word, script):
+        path = os.path.join(self.dir, f"{name}:{word}")
+        with open(path, "w", encoding="ascii") as out:
+            out.write(script)
+        try:
+            yield
+        finally:
+            os.unlink(path)
+
+    def fails(self, name, word, status=5):
+        return self.play(name, word, f"echo '  {name} {word} does not want to' >&2; exit {status}\n")
 
 
 class LabTest(unittest.TestCase):

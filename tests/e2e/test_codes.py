@@ -3,7 +3,7 @@
 import os
 import unittest
 
-from lab import KINDS, MIB, LabTest, describe, new_uuid
+from lab import KINDS, MIB, LabTest, describe, new_uuid, raises
 
 
 class Places(LabTest):
@@ -28,6 +28,7 @@ class Places(LabTest):
             self.assertEqual(os.path.exists(sr.location), there)
             self.assertEqual(os.listdir(sr.location) if there else [], [])
 
+    @raises(61)
     def test_61_for_a_place_that_cannot_be_made(self):
         file = os.path.join(self.lab.dir, "file")
         with open(file, "w", encoding="ascii"):
@@ -36,6 +37,7 @@ class Places(LabTest):
             with self.refused(61, os.path.dirname(location)):
                 self.place(location)("sr_create", "0")
 
+    @raises(94)
     def test_94_without_a_location(self):
         sr = self.lab.repository("file")
         del sr.config["location"]
@@ -89,6 +91,7 @@ class Places(LabTest):
 
 
 class Disks(LabTest):
+    @raises(79)
     def test_79_for_a_size_of_zero_and_for_shrinking(self):
         for kind in KINDS:
             sr = self.lab.repository(kind).made()
@@ -114,6 +117,7 @@ class Disks(LabTest):
         with self.refused(79, "2040"):
             sr.disk((2040 << 30) + 2 * MIB, vdi_sm_config={"type": "vhd"})
 
+    @raises(66)
     def test_66_for_an_image_type_that_does_not_exist(self):
         sr = self.lab.repository("file").made()
         with self.refused(66, "papyrus"):

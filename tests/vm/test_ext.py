@@ -10,7 +10,7 @@ os.environ["SMAPI_KINDS"] = "ext"
 sys.path.insert(0, os.path.join(HERE, "..", "e2e"))
 import killed  # noqa: E402
 import vhd  # noqa: E402
-from lab import MIB, Lab, LabTest, deep  # noqa: E402
+from lab import MIB, Lab, LabTest, deep, raises  # noqa: E402
 from kit import held, left, mounts, sh, spare, wipe  # noqa: E402
 
 
@@ -127,6 +127,7 @@ class Refusals(ExtTest):
             self.assertEqual(raw.read(8 * MIB), before)
         self.clean()
 
+    @raises(16, 42, 56)
     def test_what_stands_on_a_device_is_never_touched(self):
         device = spare()
         sh("mkfs.ext4", "-q", device)
@@ -146,6 +147,7 @@ class Refusals(ExtTest):
         sh("umount", "/run/tmp/used")
         wipe(device)
 
+    @raises(90, 91)
     def test_what_is_no_device_has_its_code(self):
         for code, config in ((90, {}), (90, {"device": ""}), (91, {"device": "/dev/null"}), (19, {"device": "/dev/none"}),
                              (91, {"device": "/etc/passwd"}), (2, {"device": "/dev/$(id)"}), (2, {"device": "--force"}),
@@ -158,6 +160,7 @@ class Refusals(ExtTest):
                         sr(*method)
         self.clean()
 
+    @raises(92)
     def test_devices_without_the_group_are_92(self):
         sr = self.repository()
         with self.refused(92, sr.uuid):

@@ -11,6 +11,7 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import kit  # noqa: E402
 from iscsi_help import CHAP, HOST, INCOMING, IQN, POINTS, IscsiTest, links, read, write  # noqa: E402
 from kit import MIB, sh  # noqa: E402
+from lab import raises  # noqa: E402
 
 OTHER = "iqn.2024-01.org.example:other"
 
@@ -130,6 +131,7 @@ class Disks(IscsiTest):
 
 
 class Ladder(IscsiTest):
+    @raises(87, 95, 96, 107)
     def test_a_probe_leads_from_nothing_to_the_luns(self):
         self.target([8 * MIB, 16 * MIB], portals=("127.0.0.1:3260", "127.0.0.1:3270"))
         self.assertEqual(self.probe_errors()[0], 95)
@@ -158,6 +160,7 @@ class Ladder(IscsiTest):
         self.assertIn("no targetIQN", sentence)
         self.assertEqual(self.texts(document, "TargetIQN"), [IQN])
 
+    @raises(106, 140, 141, 142)
     def test_what_is_wrong_has_its_code(self):
         self.target([8 * MIB])
         for code, keys in ((141, {"port": "3261"}), (142, {"port": "0"}), (142, {"port": "65536"}),
@@ -208,6 +211,7 @@ class Passwords(IscsiTest):
                     if b"Canary" in text:
                         seen.append(text)
 
+    @raises(68)
     def test_both_sides_are_asked_and_no_password_is_seen_or_kept(self):
         self.target([8 * MIB], chap=CHAP, incoming=INCOMING)
         stop, seen = threading.Event(), []

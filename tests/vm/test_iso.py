@@ -8,7 +8,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 os.environ["SMAPI_KINDS"] = "iso"
 sys.path.insert(0, os.path.join(HERE, "..", "e2e"))
 import killed  # noqa: E402
-from lab import MIB, LabTest, new_uuid  # noqa: E402
+from lab import MIB, LabTest, new_uuid, raises  # noqa: E402
 import places  # noqa: E402
 from kit import NfsServer, Samba, held, left, mounts, sh  # noqa: E402
 
@@ -162,6 +162,7 @@ class Life(IsoTest):
 
 
 class Refusals(IsoTest):
+    @raises(2, 140, 220, 222, 224, 225, 226, 227)
     def test_each_reason_has_its_code(self):
         directory = self.local()
         fill(directory)

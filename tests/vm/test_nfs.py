@@ -11,7 +11,7 @@ os.environ["SMAPI_KINDS"] = "nfs"
 sys.path.insert(0, os.path.join(HERE, "..", "e2e"))
 import killed  # noqa: E402
 import vhd  # noqa: E402
-from lab import MIB, Fault, Lab, LabTest, deep, new_uuid  # noqa: E402
+from lab import MIB, Fault, Lab, LabTest, deep, new_uuid, raises  # noqa: E402
 import places  # noqa: E402
 from kit import NfsServer, eventually, held, left, mounts, read, sh  # noqa: E402
 
@@ -130,6 +130,7 @@ class Life(NfsTest):
         sr("sr_scan")
         self.end(sr)
 
+    @raises(75)
     def test_what_is_mounted_in_its_place_by_others_is_left_alone(self):
         sr = self.repository()
         sr("sr_create", "0")
@@ -141,6 +142,7 @@ class Life(NfsTest):
         sr("sr_attach")
         self.end(sr)
 
+    @raises(74)
     def test_a_mount_in_use_is_not_left(self):
         sr = self.repository().made()
         disk = sr.disk()
@@ -180,6 +182,7 @@ class Probing(NfsTest):
         for sr in made:
             sr("sr_delete")
 
+    @raises(101)
     def test_without_serverpath_the_exports_are_told(self):
         sr = self.repository()
         del sr.config["serverpath"]
@@ -193,6 +196,7 @@ class Probing(NfsTest):
                              {("127.0.0.1", path, "*") for path in ("/", "/export")})
         self.clean()
 
+    @raises(72, 73, 102, 103, 108, 140)
     def test_each_reason_has_its_code(self):
         for code, config in ((103, {"serverpath": "/nowhere"}), (140, {"server": "no-such-host.invalid"}),
                              (108, {"server": "10.255.0.1"}), (102, {"server": ""}), (72, {"nfsversion": "2"}),
