@@ -1,22 +1,27 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """kill -9 in the middle of a load from 64 clients: whatever was acknowledged is there after the restart, and nothing
-half-made."""
+half-made. Deep (SMAPI_DEEP): 20 series of 100 kills, each with a server of its own, in SMAPI_PROCESSES (1) processes."""
 import http.client
+import multiprocessing
 import os
 import random
 import sys
+import traceback
 import unittest
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "e2e"))
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
 import figures  # noqa: E402
-from lab import MIB, Fault, Lab, new_uuid  # noqa: E402
+from lab import MIB, Fault, Lab, Pki, new_uuid  # noqa: E402
 from oracle import consistent, kill_under_load  # noqa: E402
 
 BROKEN = (OSError, http.client.HTTPException)
 CLIENTS = 64
-KILLS = 2000 if figures.DEEP else 30
+SERIES, KILLS = (20, 100) if figures.DEEP else (1, 30)
+PROCESSES = int(os.environ.get("SMAPI_PROCESSES") or 1)
 SEED = int(os.environ.get("SMAPI_SEED") or 20100902)
+HOSTS = [new_uuid() for _ in range(CLIENTS // 2)]  # the same in every series: certificates take their time
+RIVAL = new_uuid()
 LEASES_TRIED = 8  # each round, by another host that wants the disk
 
 
@@ -87,14 +92,16 @@ class Worker:
         disk.size = {size}
 
 
-class KillUnderLoad(unittest.TestCase):
-    def setUp(self):
-        self.chance = random.Random(SEED)
-        self.lab = Lab()
+class Series(unittest.TestCase):
+    """A server, its clients, and kills one after the other."""
+
+    def prepare(self, number):
+        self.chance = random.Random(SEED + number)
+        self.lab = Lab(in_memory=figures.DEEP)
         self.addCleanup(self.lab.close)
         self.lab.start()
         self.repositories = [self.lab.repository(kind, self.lab.unix()).made() for kind in ("file", "file", "dummy")]
-        rival, self.asker = self.lab.host(new_uuid()), self.lab.unix()
+        rival, self.asker = self.lab.host(RIVAL), self.lab.unix()
         self.rivals = {sr.uuid: sr.by(rival) for sr in self.repositories}
         for sr in self.rivals.values():
             sr("sr_attach")
@@ -102,7 +109,7 @@ class KillUnderLoad(unittest.TestCase):
 
     def worker(self, number):
         """Every second one over TLS, as a host of its own; four of five SR shares are on the medium."""
-        client = self.lab.unix() if number % 2 else self.lab.host(new_uuid())
+        client = self.lab.unix() if number % 2 else self.lab.host(HOSTS[number // 2])
         sr = self.repositories[(0, 1, 0, 1, 2)[number % 5]].by(client)
         sr("sr_attach")
         return Worker(sr, random.Random(self.chance.random()))
@@ -155,20 +162,47 @@ class KillUnderLoad(unittest.TestCase):
         finally:
             rival.released(vdi)
 
-    def test_every_acknowledged_result_outlives_kill_9(self):
-        for done in range(KILLS):
+    def kill(self):
+        """How many calls were acknowledged."""
+        for _ in range(KILLS):
             self.load()
             self.lab.start()
             self.judge()
             self.try_leases()
-            if done % 100 == 99:
-                print(f"{done + 1} kills", flush=True)
-        acknowledged = sum(worker.acknowledged for worker in self.workers)
-        print(f"{KILLS} kills, {CLIENTS} clients, {acknowledged} acknowledged calls, seed {SEED}")
         self.assertTrue(all(worker.acknowledged for worker in self.workers), "a client did nothing")
+        return sum(worker.acknowledged for worker in self.workers)
+
+
+def one_series(number):
+    """(number, acknowledged calls, what went wrong)"""
+    series = Series()
+    try:
+        series.prepare(number)
+        return number, series.kill(), None
+    except Exception:
+        return number, 0, traceback.format_exc()
+    finally:
+        series.doCleanups()
+
+
+class KillUnderLoad(unittest.TestCase):
+    def test_every_acknowledged_result_outlives_kill_9(self):
+        progress = figures.Progress("kill_load", SERIES, KILLS, SEED)
+        todo = [number for number in range(SERIES) if str(number) not in progress.done]
+        for host in (*HOSTS, RIVAL):
+            Pki.shared().identity("host", host)
+        with multiprocessing.get_context("fork").Pool(PROCESSES, maxtasksperchild=1) as pool:
+            for number, acknowledged, wrong in pool.imap_unordered(one_series, todo):
+                self.assertIsNone(wrong, wrong)
+                progress.add(str(number), acknowledged)
+                print(f"series {number}: {KILLS} kills, {acknowledged} acknowledged calls, seed {SEED + number}", flush=True)
+        self.save(SERIES * KILLS, sum(progress.done.values()))
+
+    def save(self, kills, acknowledged):
+        print(f"{kills} kills, {CLIENTS} clients, {acknowledged} acknowledged calls")
         if figures.DEEP:
             figures.save("kill_load", "kills", "{kills:,} kills, {clients} clients, {acknowledged:,} acknowledged calls, {lost} lost",
-                         {"kills": KILLS, "clients": CLIENTS, "acknowledged": acknowledged, "lost": 0, "seed": SEED})
+                         {"kills": kills, "clients": CLIENTS, "acknowledged": acknowledged, "lost": 0, "seed": SEED})
 
 
 if __name__ == "__main__":
