@@ -40,6 +40,13 @@ struct place {
 void place_add_device(struct place *place, const char *path);
 void place_free_devices(struct place *place);
 
+/* Whose an SR is, by the claim on its medium. */
+struct owner {
+    struct uuid server; /* none: nobody has claimed it */
+    struct uuid op;     /* which operation wrote the claim: every claim has another; none for one that does not tell */
+    int64_t since;      /* wall clock; 0 when it does not tell */
+};
+
 /* What keeps a host that has lost its lease from writing on. Shown in sr_contents and driver_info. */
 enum fencing {
     FENCING_NONE,     /* nothing is written (iso), or nothing can be promised */
@@ -83,6 +90,10 @@ struct sr {
    room has lost what was written all the same. */
 int sr_poison(struct sr *sr, struct fault *f, const char *fmt, ...) PRINTF(3, 4);
 
+/* SRUnavailable, or SRInUse where no other host can reach the place, naming whose it is when it is not this server's.
+ */
+int sr_check_owner(const struct sr *sr, const struct owner *owner, struct fault *f);
+
 /* Begins or ends (dir -1) to watch whether the place of this SR still answers. -1 with SRUnavailable. */
 int sr_watch(struct sr *sr, int dir, struct fault *f);
 /* SRUnavailable, with how long it has been so, when the place does not answer. sr_answers waits for an answer of now, a
@@ -125,6 +136,11 @@ struct layout {
     int (*sr_delete)(struct sr *sr, const struct plan *plan, struct fault *f);
     int (*sr_attach)(struct sr *sr, struct fault *f);
     void (*sr_detach)(struct sr *sr);
+    /* The claim that stands. The place is there, sr->state need not be. SRUnavailable when the SR is not in it. */
+    int (*sr_owner)(struct sr *sr, struct owner *out, struct fault *f);
+    /* Puts a claim of this server, by this plan, in the place of that one, if it still stands: of several that try only
+       one gets it, SRUnavailable naming the owner for the others. Its own claim, perhaps half written, is completed. */
+    int (*sr_take)(struct sr *sr, const struct plan *plan, const struct owner *from, struct fault *f);
     /* The marker is what attach read. Cheap: asked before every operation. Any thread. */
     int (*sr_check)(struct sr *sr, struct fault *f);
     /* After a restart: these disks are attached. What this host's kernel has of others is taken down, unless somebody
@@ -224,6 +240,10 @@ struct transport {
     int (*create)(struct sr *sr, const struct plan *plan, struct fault *f);
     /* Removes what create made, if it is empty. For sr_delete, and to undo sr_create. */
     int (*destroy)(struct sr *sr, const struct plan *plan, struct fault *f);
+    /* As sr_owner and sr_take of a layout, for places that bear a claim of their own which is looked at before they are
+       connected. The layout's follows it. take also ends what keeps this host out. */
+    int (*owner)(struct sr *sr, struct owner *out, struct fault *f);
+    int (*take)(struct sr *sr, const struct plan *plan, const struct owner *from, struct fault *f);
     /* Fills sr->place. Idempotent. disconnect undoes it. */
     int (*connect)(struct sr *sr, struct fault *f);
     int (*disconnect)(struct sr *sr, struct fault *f);

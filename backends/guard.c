@@ -9,13 +9,13 @@
 
 /* ------------------------------------------------------------------ what a type offers */
 
-enum owner { BY_LAYOUT, BY_TRANSPORT, BY_EVERY_TYPE, BY_TRAIT };
+enum filler { BY_LAYOUT, BY_TRANSPORT, BY_EVERY_TYPE, BY_TRAIT };
 
 struct slot {
     enum capability cap;
     const char *call; /* the slot's own name */
     const char *name; /* as xapi knows it; NULL when it has no name there */
-    enum owner owner;
+    enum filler owner;
     size_t offset;
 };
 
@@ -42,6 +42,7 @@ static const struct slot slots[] = {
     {CAP_vdi_reset,     "vdi_reset",      "VDI_RESET_ON_BOOT/2", LAYOUT(vdi_reset)},
     {CAP_vdi_compose,   "vdi_compose",    "VDI_COMPOSE",       LAYOUT(vdi_compose)},
     {CAP_vdi_generate_config, "vdi_generate_config", "VDI_GENERATE_CONFIG", LAYOUT(recognise)},
+    {CAP_sr_take,       "sr_take",        NULL,                LAYOUT(sr_take)},
     {CAP_vdi_attach,    "vdi_attach",     "VDI_ATTACH",        LAYOUT(vdi_attach)},
     {CAP_NONE,          "vdi_detach",     "VDI_DETACH",        LAYOUT(vdi_detach)},
     {CAP_vdi_activate,  "vdi_activate",   "VDI_ACTIVATE",      LAYOUT(vdi_activate)},
@@ -313,6 +314,77 @@ int backend_sr_attach(struct sr *sr, struct fault *f)
     }
     sr->connected = true;
     return 0;
+}
+
+static int layout_owner(struct sr *sr, struct owner *out, struct fault *f)
+{
+    struct owner found = {.server = UUID_NONE};
+    int r = result(sr, "sr_owner", sr->type->layout->sr_owner(sr, &found, f), f);
+    if (r == 0)
+        *out = found;
+    return r;
+}
+
+int backend_sr_owner(struct sr *sr, struct owner *out, struct fault *f)
+{
+    struct fault ignored;
+    bool was_connected = sr->connected;
+    if (!backend_offers(sr->type, CAP_sr_take))
+        return backend_refuse(sr->type, CAP_sr_take, f);
+    if (sr->type->transport->owner && !was_connected)
+        return result(sr, "owner", sr->type->transport->owner(sr, out, f), f);
+    if (!was_connected && connect_place(sr, f) < 0)
+        return -1;
+    int r = layout_owner(sr, out, f);
+    if (!was_connected)
+        disconnect(sr, &ignored);
+    return r;
+}
+
+/* The layout's claim in a place whose transport has taken it: of the same server, or this one's already. */
+static int take_inside(struct sr *sr, const struct plan *plan, const struct owner *from, struct fault *f)
+{
+    struct owner inside;
+    if (layout_owner(sr, &inside, f) < 0)
+        return -1;
+    if (!uuid_is(&inside.server) ||
+        (uuid_equal(&inside.server, &sr->settings->server) && !uuid_equal(&inside.op, &plan->op)))
+        return 0;
+    if (!uuid_equal(&inside.server, &from->server) && !uuid_equal(&inside.op, &plan->op))
+        return sr_check_owner(sr, &inside, f);
+    return result(sr, "sr_take", sr->type->layout->sr_take(sr, plan, &inside, f), f);
+}
+
+static int take_claims(struct sr *sr, const struct plan *plan, const struct owner *from, struct fault *f)
+{
+    const struct transport *t = sr->type->transport;
+    if (t->take && !sr->connected && result(sr, "take", t->take(sr, plan, from, f), f) < 0)
+        return -1;
+    if (!sr->connected && connect_place(sr, f) < 0)
+        return -1;
+    return t->take ? take_inside(sr, plan, from, f)
+                   : result(sr, "sr_take", sr->type->layout->sr_take(sr, plan, from, f), f);
+}
+
+bool backend_takes_back(const struct sr_type *type)
+{
+    return type->transport->take != NULL;
+}
+
+int backend_sr_take(struct sr *sr, const struct plan *plan, const struct owner *from, struct fault *f)
+{
+    struct fault ignored;
+    if (!backend_offers(sr->type, CAP_sr_take))
+        return backend_refuse(sr->type, CAP_sr_take, f);
+    bool was_connected = sr->connected;
+    int r = take_claims(sr, plan, from, f);
+    char *poison = atomic_exchange(&sr->poison, NULL); /* outlives the connection: settle is to know it */
+    if (was_connected)
+        backend_sr_release(sr); /* what hosts have of it stays as it is until sr_attach */
+    else
+        disconnect(sr, &ignored);
+    atomic_store(&sr->poison, poison);
+    return r;
 }
 
 int backend_sr_hold(struct sr *sr, const struct uuid *vdis, size_t count, struct fault *f)
@@ -704,6 +776,24 @@ static int settle_attachment(struct sr *sr, bool wanted, enum settled *how, stru
     return 0;
 }
 
+/* Whatever stands now: a claim of the operation is completed, and what else it left goes. */
+static int settle_take(struct sr *sr, const struct plan *plan, enum settled *how, struct fault *f)
+{
+    struct fault lost;
+    struct owner now, nobody = {.server = UUID_NONE};
+    const char *poison = atomic_load(&sr->poison);
+    if (poison)
+        return fault_set(f, FAULT_SRUnavailable, "SR %s must be attached again: %s", sr->uuid.text, poison);
+    if (backend_sr_owner(sr, &now, f) < 0)
+        return -1;
+    bool ours = uuid_equal(&now.op, &plan->op);
+    int r = backend_sr_take(sr, plan, ours ? &now : &nobody, ours ? f : &lost);
+    if (ours && r < 0)
+        return -1;
+    *how = ours ? SETTLED_DONE : SETTLED_UNDONE;
+    return 0;
+}
+
 int backend_settle(struct sr *sr, const struct plan *plan, const struct vdi *wanted, struct arena *a, enum settled *how,
                    struct vdi *vdi, struct vdi *base, struct deletion *deleted, struct fault *f)
 {
@@ -717,6 +807,8 @@ int backend_settle(struct sr *sr, const struct plan *plan, const struct vdi *wan
         return settle_place(sr, plan, SETTLED_DONE, how, f);
     if (strcmp(plan->method, "sr_attach") == 0 || strcmp(plan->method, "sr_detach") == 0)
         return settle_attachment(sr, strcmp(plan->method, "sr_attach") == 0, how, f);
+    if (strcmp(plan->method, "smapi.sr_take_over") == 0)
+        return settle_take(sr, plan, how, f);
     if (!sr->connected)
         return fault_set(f, FAULT_SRUnavailable, "SR %s is not attached", sr->uuid.text);
     if (check_marked(sr, f) < 0)

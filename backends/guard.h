@@ -24,6 +24,7 @@ enum capability {
     CAP_vdi_read,
     CAP_vdi_reset,
     CAP_vdi_compose,
+    CAP_sr_take,
     CAP_vdi_generate_config, /* a disk can be reached again from its SR's device_config alone */
     CAP_vdi_attach,
     CAP_vdi_activate,
@@ -54,6 +55,12 @@ int backend_sr_create(struct sr *sr, const struct plan *plan, struct fault *f);
 int backend_sr_delete(struct sr *sr, const struct plan *plan, struct fault *f);
 /* Transport connected, layout attached; idempotent. */
 int backend_sr_attach(struct sr *sr, struct fault *f);
+/* The claim on the medium of an SR, connected or not, and a claim of this server in its place (driver.h, sr_take); an
+   SR that was connected has to be attached again then. */
+int backend_sr_owner(struct sr *sr, struct owner *out, struct fault *f);
+int backend_sr_take(struct sr *sr, const struct plan *plan, const struct owner *from, struct fault *f);
+/* Others can keep this host out of an SR of the type although it is this server's: it can be taken back. */
+bool backend_takes_back(const struct sr_type *type);
 /* After a restart, on a connected SR: these disks are attached. */
 int backend_sr_hold(struct sr *sr, const struct uuid *vdis, size_t count, struct fault *f);
 /* The format of a disk for which nothing but a size was asked; "" where that is the format of all others. */

@@ -2,6 +2,8 @@
 #include "backends/driver.h"
 
 #include "backends/pulse.h"
+#include "backends/types.h"
+#include "server/base/clock.h"
 #include <errno.h>
 #include <pthread.h>
 #include <stdarg.h>
@@ -24,6 +26,20 @@ int sr_poison(struct sr *sr, struct fault *f, const char *fmt, ...)
     if (reason && atomic_compare_exchange_strong(&sr->poison, &none, reason))
         reason = NULL;
     return -1;
+}
+
+int sr_check_owner(const struct sr *sr, const struct owner *owner, struct fault *f)
+{
+    char text[CLOCK_TEXT];
+    const char *since = "a time that it does not tell";
+    if (uuid_equal(&owner->server, &sr->settings->server))
+        return 0;
+    if (owner->since)
+        clock_text(owner->since, text), since = text;
+    return fault_set(f, sr->type->transport->shared ? FAULT_SRUnavailable : FAULT_SRInUse,
+                     "SR %s belongs to server %s, since %s; this is %s. When that one is gone for good, smapid "
+                     "--take-over takes the SR over",
+                     sr->uuid.text, owner->server.text, since, sr->settings->server.text);
 }
 
 /* Guards the pulse of every SR: it is asked after by threads that do not have the SR's turn. Held briefly. */

@@ -4,7 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
-static const char *const kinds[TEMPORARY_KINDS] = {"new", "del", "labels", "mark", "made", "grow", "link"};
+static const char *const kinds[TEMPORARY_KINDS] = {"new", "del", "labels", "mark", "made", "grow", "link", "take"};
 
 void temporary_name(char out[TEMPORARY_NAME], const struct uuid *op, enum temporary_kind kind, const struct uuid *uuid)
 {

@@ -18,6 +18,7 @@ enum temporary_kind {
     TEMPORARY_MADE,   /* empty file: the directory it is in was made by this server */
     TEMPORARY_GROW,   /* what an image's format needs to undo an interrupted grow */
     TEMPORARY_LINK,   /* a link in the mount base, not yet in place */
+    TEMPORARY_TAKE,   /* the marker that follows the one this operation wrote */
     TEMPORARY_KINDS
 };
 

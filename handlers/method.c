@@ -107,6 +107,7 @@ const char *capability_name(enum capability cap)
         [CAP_vdi_fence] = "vdi_fence",
         [CAP_vdi_reset] = "vdi_reset",
         [CAP_vdi_compose] = "vdi_compose",
+        [CAP_sr_take] = "sr_take",
         [CAP_vdi_generate_config] = "vdi_generate_config",
         [CAP_vdi_read] = "vdi_read",
         [CAP_disk_write] = "disk_write",

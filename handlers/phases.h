@@ -40,6 +40,8 @@ struct work {
     struct lease *lease;           /* of vdi_deactivate: the caller's */
     struct revocation *revocation; /* of lease_break */
     uint64_t epoch_seen;           /* of sr_attach: in the data paths */
+    struct owner owner;            /* of sr_take_over: whose the SR was */
+    bool ours, takes;              /* of it: it was this server's already; it is to be made so */
     struct host *host;             /* of host_register and host_renew */
     enum meeting meeting;
     struct stale_disk *stale; /* of that host */
@@ -51,7 +53,7 @@ struct work {
 };
 
 /* What a call does to the connection of its SR, besides rows: kernel state, which recovery brings in line by itself. */
-enum link { LINK_NONE, LINK_ATTACHES, LINK_DETACHES };
+enum link { LINK_NONE, LINK_ATTACHES, LINK_DETACHES, LINK_CLAIMS /* whatever its standing; leaves it as it is */ };
 
 /* A call that is several: each is done under a turn of its own, as if the caller had sent it. */
 struct part {

@@ -124,7 +124,7 @@ int recover_call(struct dispatch *d, struct call *c, enum settled *how, struct f
     struct work *w = c->work;
     (void) d;
     f->code = FAULT_NONE;
-    if (c->method->phases->link != LINK_NONE)
+    if (c->method->phases->link == LINK_ATTACHES || c->method->phases->link == LINK_DETACHES)
         return settle_connection(c, how, f);
     int r = backend_settle(c->sr, &c->plan, &w->wanted, c->arena, how, &w->done, &w->base, &w->deleted, f);
     if (r < 0)
@@ -225,6 +225,7 @@ static int settle_op(struct recovery *r, const struct plan *plan, struct fault *
     struct call c = {
         .arena = r->arena, .method = m, .plan = *plan, .sr = r->sr, .work = ARENA_NEW(r->arena, struct work)};
     c.work->arena = r->arena;
+    c.terms = &r->d->settings.terms;
     c.keys.sr = plan->sr;
     c.keys.vdi = plan->vdi;
     r->call = &c;
@@ -270,9 +271,24 @@ static int connect_as_held(struct recovery *r, struct fault *f)
     return restore_leases(r->d, r->sr, r->leases, r->lease_count, f);
 }
 
+/* Whose the SR is comes first: only its owner can settle the rest. */
+static int settle_claims(struct recovery *r, struct fault *f)
+{
+    size_t left = 0;
+    if (!r->sr->connected)
+        backend_sr_release(r->sr); /* with what a failed sync had said of it: it is looked at anew */
+    for (size_t i = 0; i < r->op_count; i++)
+        if (strcmp(r->ops[i].method, "smapi.sr_take_over") != 0)
+            r->ops[left++] = r->ops[i];
+        else if (settle_op(r, &r->ops[i], f) < 0)
+            return fault_prefix(f, "the take-over of SR %s cannot be settled", r->sr->uuid.text);
+    r->op_count = left;
+    return 0;
+}
+
 static int settle_all(struct recovery *r, struct fault *f)
 {
-    if (store_read(r->d->settings.store, read_open, r, f) < 0)
+    if (store_read(r->d->settings.store, read_open, r, f) < 0 || settle_claims(r, f) < 0)
         return -1;
     if (needs_connection(r) && backend_sr_attach(r->sr, f) < 0)
         return -1;

@@ -71,7 +71,7 @@ static int sr_create_look(struct dispatch *d, struct call *c, struct fault *f)
     return registry_hold(d->registry, c->sr, HOLD_BRIEFLY, f);
 }
 
-static int put_sr(struct txn *t, const struct call *c, enum sr_state state, struct fault *f)
+int sr_put_row(struct txn *t, const struct call *c, enum sr_state state, struct fault *f)
 {
     struct sr_row row = {.uuid = c->keys.sr,
                          .type = c->sr->type->name,
@@ -85,7 +85,7 @@ static int put_sr(struct txn *t, const struct call *c, enum sr_state state, stru
 static int sr_create_check(struct txn *t, struct call *c, struct fault *f)
 {
     c->plan.size = ARGS(c, sr_create)->size;
-    return put_sr(t, c, SR_CREATING, f);
+    return sr_put_row(t, c, SR_CREATING, f);
 }
 
 static int sr_create_act(struct dispatch *d, struct call *c, struct fault *f)
@@ -245,8 +245,7 @@ static bool same_config(const struct pairs *a, const struct pairs *b)
     return true;
 }
 
-/* Takes the caller's device_config for an SR that is not connected; an empty one leaves what is known. */
-static int take_new_config(struct dispatch *d, struct call *c, struct fault *f)
+int sr_take_config(struct dispatch *d, struct call *c, struct fault *f)
 {
     struct pairs kept = lasting(c->arena, &c->keys.config);
     if (c->keys.config.count == 0 || (c->sr->connected && same_config(&c->sr->config, &kept)))
@@ -261,8 +260,7 @@ static int take_new_config(struct dispatch *d, struct call *c, struct fault *f)
     return 0;
 }
 
-/* An SR without a row: the caller says where it is, and its marker must agree. */
-static int introduce_sr(struct dispatch *d, struct call *c, struct fault *f)
+int sr_introduce(struct dispatch *d, struct call *c, struct fault *f)
 {
     const struct sr_type *type = c->keys.type ? sr_type_find(c->keys.type) : NULL;
     if (!type)
@@ -289,8 +287,8 @@ static int sr_attach_look(struct dispatch *d, struct call *c, struct fault *f)
         c->sr = registry_find(d->registry, &c->keys.sr);
     }
     if (!c->sr)
-        return introduce_sr(d, c, f);
-    if (take_new_config(d, c, f) < 0)
+        return sr_introduce(d, c, f);
+    if (sr_take_config(d, c, f) < 0)
         return -1;
     return 0;
 }
@@ -303,7 +301,7 @@ static int sr_attach_check(struct txn *t, struct call *c, struct fault *f)
     if (count_holders(t, c, &others, &other, &mine, f) < 0 || store_host_seen(t, c->who.holder, f) < 0)
         return -1;
     c->work->last = others == 0 && !mine;
-    return c->work->fresh ? put_sr(t, c, SR_CREATING, f) : 0;
+    return c->work->fresh ? sr_put_row(t, c, SR_CREATING, f) : 0;
 }
 
 /* The first host's attach also looks at what is there, so that disks are served from the first call on. For the others,

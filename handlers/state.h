@@ -54,6 +54,12 @@ int refuse_if_leased(struct txn *t, const struct call *c, const struct vdi *vdi,
 /* The same with the row of any state; *out NULL when there is none. */
 int find_vdi(struct txn *t, const struct call *c, struct vdi **out, struct fault *f);
 
+/* For calls that reach an SR: the caller's device_config for one that is not connected, an empty one leaving what is
+   known; into the registry one without a row, of which the caller says where it is; its row. */
+int sr_take_config(struct dispatch *d, struct call *c, struct fault *f);
+int sr_introduce(struct dispatch *d, struct call *c, struct fault *f);
+int sr_put_row(struct txn *t, const struct call *c, enum sr_state state, struct fault *f);
+
 /* Rows after a scan: new disks in, changed ones changed, vanished ones out. Uses work->found, known, totals. */
 int scan_record(struct txn *t, const struct uuid *sr, struct work *work, struct fault *f);
 /* Looks at the medium for it. */

@@ -53,7 +53,14 @@ int store_lease_begin(struct txn *t, const struct lease_terms *terms, int64_t no
         return -1;
     if (query_run(QUERY(t, host_rearm, as_number(now), as_number(terms->ttl)), f) < 0)
         return -1;
+    if (query_run(QUERY(t, sr_unknown_again, as_number(until[0] < 0), as_number(now + terms->dead)), f) < 0)
+        return -1;
     return put(t, resume(until[0], longest, now), resume(until[1], terms->dead, now), f);
+}
+
+int store_grace_sr(struct txn *t, const struct uuid *sr, const struct lease_terms *terms, int64_t now, struct fault *f)
+{
+    return query_run(QUERY(t, sr_unknown, as_uuid(sr), as_number(now + terms->dead)), f);
 }
 
 int store_grace_begin(struct txn *t, bool unknown, const struct lease_terms *terms, int64_t now, struct fault *f)

@@ -83,6 +83,8 @@ int store_lease_begin(struct txn *t, const struct lease_terms *terms, int64_t no
    put back): until every host that could hold one must be dead, no lease for writing is granted. */
 int store_grace_begin(struct txn *t, bool unknown, const struct lease_terms *terms, int64_t now, struct fault *f);
 /* How long each lasts yet; 0 when it is over. */
+/* The same for one SR, which was another server's: no lease of it is granted before who held one there must be dead. */
+int store_grace_sr(struct txn *t, const struct uuid *sr, const struct lease_terms *terms, int64_t now, struct fault *f);
 struct grace {
     int64_t left, unknown_left;
 };

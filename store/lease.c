@@ -216,7 +216,7 @@ static int look_at_held(struct txn *t, const struct lease_ask *ask, const struct
 /* The next epoch, never given before. While nobody knows who writes, nobody may, nor read beside it. */
 static int take_epoch(struct txn *t, const struct lease_ask *ask, uint64_t *epoch, struct fault *f)
 {
-    AUTO_QUERY struct query q = query_open(t, STATEMENT_epoch_take, NULL, 0);
+    AUTO_QUERY struct query q = QUERY(t, epoch_take, as_uuid(&ask->sr));
     int found = query_next(&q, f);
     if (found < 0)
         return -1;
@@ -228,7 +228,8 @@ static int take_epoch(struct txn *t, const struct lease_ask *ask, uint64_t *epoc
     if (unknown <= ask->now)
         return 0;
     return fault_set(f, FAULT_VDIInUse,
-                     "who writes VDI %s is not known since the database was rebuilt or put back; try again in %lld s",
+                     "who writes VDI %s is not known since the database was rebuilt or put back, or the SR taken over; "
+                     "try again in %lld s",
                      ask->vdi.text, (long long) ((unknown - ask->now + NS_PER_S - 1) / NS_PER_S));
 }
 

@@ -16,9 +16,10 @@
 
 SCHEMA(0001)
 SCHEMA(0002)
+SCHEMA(0003)
 /* clang-format on */
 
-static const char *const texts[] = {schema_0001, schema_0002};
+static const char *const texts[] = {schema_0001, schema_0002, schema_0003};
 
 size_t schema_newest(void)
 {

@@ -17,17 +17,30 @@
 #define MARKER_NAME "sr" OWN_SUFFIX
 #define FILE_NAME   64 /* room for <uuid><suffix> */
 
-/* ---- file_sidecar.c: the JSON of our own files */
+/* ---- file_claim.c: whose the SR is */
 
 struct marker {
     struct uuid sr, server; /* which SR, whose */
     struct uuid op;         /* that wrote it */
+    struct uuid from;       /* that wrote the one it follows; none for the first */
     bool made;              /* the directory was made for it */
+    int64_t since;          /* wall clock; 0 when it does not tell */
 };
 enum marker_found { MARKER_NONE, MARKER_SOUND, MARKER_BAD };
+/* The claim that counts: the marker, or the one that follows it and was not published before a crash. */
 enum marker_found marker_read(int dir, struct marker *out);
-/* Durable on return; -1 with errno. temp is gone either way. */
-int marker_write(int dir, const struct marker *m);
+/* The first claim on a place that has none: EEXIST when there is one by now. Durable on return; -1 with errno. */
+int marker_make(int dir, const struct marker *m);
+/* SRUnavailable for another SR's, or, as SRInUse where no other host can reach the place, another server's. */
+int marker_check(const struct sr *sr, const struct marker *m, struct fault *f);
+int file_sr_owner(struct sr *sr, struct owner *out, struct fault *f);
+int file_sr_take(struct sr *sr, const struct plan *plan, const struct owner *from, struct fault *f);
+
+/* ---- file_sidecar.c: the JSON of our own files */
+
+#define MARKER_FORMAT 1 /* of the JSON */
+/* What one file says, whatever follows it. */
+enum marker_found marker_read_file(int dir, const char *name, struct marker *out);
 
 /* Which operation last wrote a sidecar, and the image that was there then. */
 struct claim {

@@ -34,11 +34,18 @@ static void judge_image(const struct sr *sr, const char *name, struct findings *
                 name, (unsigned long long) st.st_nlink);
 }
 
+static bool is_claim(const char *name)
+{
+    struct temporary t;
+    return temporary_parse(name, &t) && t.kind == TEMPORARY_TAKE;
+}
+
 static void judge_entry(const struct sr *sr, const char *name, struct findings *out)
 {
     switch (file_entry_of(name)) {
     case ENTRY_TEMPORARY:
-        judge_temporary(sr, name, out);
+        if (!is_claim(name))
+            judge_temporary(sr, name, out);
         break;
     case ENTRY_SIDECAR:
         judge_sidecar(sr, name, out);

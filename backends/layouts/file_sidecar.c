@@ -8,7 +8,7 @@
 #include <jansson.h>
 #include <string.h>
 
-enum { RECORD_MAX = 64 * 1024, RECORD_FORMAT = 1 };
+enum { RECORD_MAX = 64 * 1024, RECORD_FORMAT = MARKER_FORMAT };
 
 static void own_json(json_t **j)
 {
@@ -33,36 +33,27 @@ static json_t *record_read(int dir, const char *name)
     return NULL;
 }
 
-static bool read_uuid(const json_t *record, const char *key, struct uuid *out)
+static bool record_uuid(const json_t *record, const char *key, struct uuid *out)
 {
     return uuid_parse_text(json_string_value(json_object_get(record, key)), out);
 }
 
 /* ------------------------------------------------------------------ marker */
 
-enum marker_found marker_read(int dir, struct marker *out)
+enum marker_found marker_read_file(int dir, const char *name, struct marker *out)
 {
-    struct marker m = {.made = false};
-    AUTO_JSON json_t *record = record_read(dir, MARKER_NAME);
+    struct marker m = {.from = UUID_NONE};
+    AUTO_JSON json_t *record = record_read(dir, name);
     if (!record)
         return errno == ENOENT ? MARKER_NONE : MARKER_BAD;
-    if (!read_uuid(record, "sr", &m.sr) || !read_uuid(record, "server", &m.server) || !read_uuid(record, "op", &m.op))
+    if (!record_uuid(record, "sr", &m.sr) || !record_uuid(record, "server", &m.server) ||
+        !record_uuid(record, "op", &m.op))
         return MARKER_BAD;
+    record_uuid(record, "from", &m.from);
     m.made = json_is_true(json_object_get(record, "made"));
+    m.since = json_integer_value(json_object_get(record, "since"));
     *out = m;
     return MARKER_SOUND;
-}
-
-int marker_write(int dir, const struct marker *m)
-{
-    char temp[TEMPORARY_NAME], now[CLOCK_TEXT];
-    temporary_name(temp, &m->op, TEMPORARY_MARK, &m->sr);
-    clock_text(clock_wall_s(), now);
-    AUTO_TEXT struct text t = TEXT_OF(1024);
-    text_printf(&t, "{\"format\": %d, \"sr\": \"%s\", \"server\": \"%s\", \"op\": \"%s\", ", RECORD_FORMAT, m->sr.text,
-                m->server.text, m->op.text);
-    text_printf(&t, "\"made\": %s, \"time\": \"%s\"}\n", m->made ? "true" : "false", now);
-    return io_replace_file(dir, MARKER_NAME, temp, t.data, t.length, 0600);
 }
 
 /* ------------------------------------------------------------------ sidecar */
@@ -178,13 +169,13 @@ bool sidecar_read(int dir, struct arena *a, struct vdi *out, struct claim *claim
     struct uuid of = UUID_NONE;
     sidecar_name(name, &out->uuid);
     AUTO_JSON json_t *record = record_read(dir, name);
-    if (!record || !read_uuid(record, "uuid", &of) || !uuid_equal(&of, &out->uuid)) {
+    if (!record || !record_uuid(record, "uuid", &of) || !uuid_equal(&of, &out->uuid)) {
         if (record || errno != ENOENT)
             log_line(LOG_DEBUG, "sidecar %s is not usable; the disk is served without labels", name);
         return false;
     }
     struct claim read = {.inode = (uint64_t) json_integer_value(json_object_get(record, "inode"))};
-    read_uuid(record, "op", &read.op);
+    record_uuid(record, "op", &read.op);
     struct vdi fields = *out;
     read_fields(record, a, &fields);
     if (vdi_text_bytes(&fields) > VDI_TEXT_MAX) {

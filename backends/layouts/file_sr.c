@@ -2,6 +2,7 @@
 #include "backends/directory.h"
 #include "backends/layouts/file.h"
 #include "backends/types.h"
+#include "server/base/clock.h"
 #include "server/base/io.h"
 #include "server/base/point.h"
 #include <errno.h>
@@ -109,12 +110,13 @@ static bool is_sidecar_or_temporary(const char *name, const void *arg)
     return kind == ENTRY_SIDECAR || kind == ENTRY_TEMPORARY;
 }
 
-/* What any operation left that died with its database. Journals of a grow are reverted, not removed. */
+/* What any operation left that died with its database. Journals of a grow are reverted, not removed; claims that follow
+   another stay as long as the SR (file_claim.c). */
 static bool is_stray(const char *name, const void *arg)
 {
     (void) arg;
     struct temporary t;
-    return temporary_parse(name, &t) && t.kind != TEMPORARY_GROW;
+    return temporary_parse(name, &t) && t.kind != TEMPORARY_GROW && t.kind != TEMPORARY_TAKE;
 }
 
 static bool is_of_operation(const char *name, const void *arg)
@@ -122,7 +124,7 @@ static bool is_of_operation(const char *name, const void *arg)
     const struct plan *plan = arg;
     struct temporary t;
     return temporary_parse(name, &t) && memcmp(t.op8, plan->op.text, 8) == 0 && t.kind != TEMPORARY_GROW &&
-           t.kind != TEMPORARY_MADE;
+           t.kind != TEMPORARY_MADE && t.kind != TEMPORARY_TAKE;
 }
 
 int file_sweep_operation(int dir, const struct plan *plan)
@@ -137,11 +139,18 @@ static void note_name(char out[TEMPORARY_NAME], const struct plan *plan)
     temporary_name(out, &plan->op, TEMPORARY_MADE, &plan->sr);
 }
 
-static int write_marker(struct sr *sr, const struct uuid *op, bool made, struct fault *f)
+static int make_marker(struct sr *sr, const struct uuid *op, bool made, struct fault *f)
 {
-    const struct marker m = {.sr = sr->uuid, .server = sr->settings->server, .op = *op, .made = made};
-    return marker_write(sr->place.dir, &m) < 0 ? fault_errno(f, FAULT_SRLog, "write the marker of SR %s", sr->uuid.text)
-                                               : 0;
+    const struct marker m = {
+        .sr = sr->uuid, .server = sr->settings->server, .op = *op, .made = made, .since = clock_wall_s()};
+    if (marker_make(sr->place.dir, &m) == 0)
+        return 0;
+    int saved = errno;
+    struct marker theirs;
+    if (marker_read(sr->place.dir, &theirs) == MARKER_SOUND && marker_check(sr, &theirs, f) < 0)
+        return -1; /* somebody was quicker */
+    errno = saved;
+    return fault_errno(f, FAULT_SRLog, "write the marker of SR %s", sr->uuid.text);
 }
 
 int file_sr_create(struct sr *sr, const struct plan *plan, struct fault *f)
@@ -153,7 +162,7 @@ int file_sr_create(struct sr *sr, const struct plan *plan, struct fault *f)
     bool made = faccessat(dir, note, F_OK, AT_SYMLINK_NOFOLLOW) == 0;
     if (marker_read(dir, &old) != MARKER_NONE)
         return fault_set(f, FAULT_SRExists, "%s holds the marker of an SR", sr->place.path);
-    if (write_marker(sr, &plan->op, made, f) < 0)
+    if (make_marker(sr, &plan->op, made, f) < 0)
         return -1;
     if (POINT(sr_create_marked) < 0 || file_remove(dir, note) < 0 || fsync(dir) < 0)
         return fault_errno(f, FAULT_FileSRCreate, "finish the directory of SR %s", sr->uuid.text);
@@ -211,20 +220,6 @@ static int check_empty(struct sr *sr, bool *empty, struct fault *f)
     return 0;
 }
 
-/* Where other hosts reach the place too, its owner is one of them and may well be at work. */
-static int check_ours(struct sr *sr, const struct marker *m, struct fault *f)
-{
-    if (!uuid_equal(&m->sr, &sr->uuid))
-        return fault_set(f, FAULT_SRUnavailable, "the marker in %s is that of SR %s, not of %s", sr->place.path,
-                         m->sr.text, sr->uuid.text);
-    if (!uuid_equal(&m->server, &sr->settings->server))
-        return fault_set(f, sr->type->transport->shared ? FAULT_SRUnavailable : FAULT_SRInUse,
-                         "SR %s belongs to server %s; this is %s. When that one is gone for good, adopt=true in "
-                         "device_config takes the SR over",
-                         sr->uuid.text, m->server.text, sr->settings->server.text);
-    return 0;
-}
-
 int file_sr_clear(struct sr *sr, const struct plan *plan, bool *empty, struct fault *f)
 {
     struct marker m = {.made = false};
@@ -232,7 +227,7 @@ int file_sr_clear(struct sr *sr, const struct plan *plan, bool *empty, struct fa
     enum marker_found found = marker_read(dir, &m);
     if (found == MARKER_BAD)
         return fault_set(f, FAULT_SRUnavailable, "the marker in %s cannot be read", sr->place.path);
-    if ((found == MARKER_SOUND && check_ours(sr, &m, f) < 0) || check_empty(sr, empty, f) < 0)
+    if ((found == MARKER_SOUND && marker_check(sr, &m, f) < 0) || check_empty(sr, empty, f) < 0)
         return -1;
     if (!*empty || found == MARKER_NONE)
         return 0;
@@ -253,7 +248,7 @@ int file_sr_delete(struct sr *sr, const struct plan *plan, struct fault *f)
 
 /* ------------------------------------------------------------------ attach */
 
-/* The caller's word that this server is to own the SR, whatever the place says. */
+/* The caller's word that a place without any mark is the SR's. */
 static bool adopts(const struct sr *sr)
 {
     const char *adopt = pairs_get(&sr->config, "adopt");
@@ -285,15 +280,13 @@ static int check_marker(struct sr *sr, struct fault *f)
     struct uuid op = uuid_random();
     switch (marker_read(sr->place.dir, &m)) {
     case MARKER_SOUND:
-        if (check_ours(sr, &m, f) == 0)
-            return 0;
-        return f->code == FAULT_SRInUse && adopts(sr) ? write_marker(sr, &op, m.made, f) : -1;
+        return marker_check(sr, &m, f);
     case MARKER_BAD:
         return fault_set(f, FAULT_SRUnavailable, "the marker %s/%s cannot be read", sr->place.path, MARKER_NAME);
     case MARKER_NONE:
         break;
     }
-    return check_adoptable(sr, f) < 0 ? -1 : write_marker(sr, &op, false, f);
+    return check_adoptable(sr, f) < 0 ? -1 : make_marker(sr, &op, false, f);
 }
 
 /* Undoes a grow whose operation died with its database. */
@@ -350,7 +343,7 @@ int file_sr_look(struct sr *sr, struct fault *f)
     struct marker m;
     if (marker_read(sr->place.dir, &m) != MARKER_SOUND)
         return fault_set(f, FAULT_SRUnavailable, "%s has no sound marker of SR %s", sr->place.path, sr->uuid.text);
-    return check_ours(sr, &m, f) < 0 ? -1 : state_make(sr, f);
+    return marker_check(sr, &m, f) < 0 ? -1 : state_make(sr, f);
 }
 
 void file_sr_detach(struct sr *sr)
@@ -363,6 +356,17 @@ void file_sr_detach(struct sr *sr)
     free(state);
 }
 
+static int tell_change(const struct sr *sr, struct fault *f)
+{
+    struct marker m;
+    if (marker_read(sr->place.dir, &m) == MARKER_SOUND && marker_check(sr, &m, f) < 0) {
+        f->code = FAULT_SRUnavailable; /* it was this server's when it was attached */
+        return -1;
+    }
+    return fault_set(f, FAULT_SRUnavailable, "the marker of SR %s in %s was changed by others: attach it again",
+                     sr->uuid.text, sr->place.path);
+}
+
 int file_sr_check(struct sr *sr, struct fault *f)
 {
     const struct file_sr *state = sr->state;
@@ -371,7 +375,6 @@ int file_sr_check(struct sr *sr, struct fault *f)
         return fault_errno(f, FAULT_SRUnavailable, "the marker of SR %s in %s", sr->uuid.text, sr->place.path);
     if (now.st_ino != state->marker.st_ino || now.st_size != state->marker.st_size ||
         now.st_mtim.tv_sec != state->marker.st_mtim.tv_sec || now.st_mtim.tv_nsec != state->marker.st_mtim.tv_nsec)
-        return fault_set(f, FAULT_SRUnavailable, "the marker of SR %s in %s was changed by others: attach it again",
-                         sr->uuid.text, sr->place.path);
+        return tell_change(sr, f);
     return 0;
 }

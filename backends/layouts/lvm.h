@@ -4,7 +4,7 @@
      LV-<vdi>                  a raw disk; hidden when the volume has the tag "hidden"
      MGT                       labels and the like (lvm_mgt.c)
      tmp_<op8>_<name>          what an operation will give that name, with the tag smapi_op=<op8>
-   and is left alone in everything else. The group's tag smapi_owner=<server> says whose it is.
+   and is left alone in everything else. The group's tags say whose it is (lvm_claim.h).
    A volume that is not active is read and written where its extents lie, past the kernel's device-mapper, so that only
    disks that a host has attached are ever active. */
 #ifndef SMAPI_BACKENDS_LVM_LAYOUT_H
@@ -22,7 +22,6 @@
 #define LVM_TEMP       "tmp_"
 #define LVM_MGT        "MGT"
 #define LVM_TAG_OP     "smapi_op="
-#define LVM_TAG_OWNER  "smapi_owner="
 #define LVM_TAG_FORK   "smapi_snap=" /* <disk>:<base>:<new disk>, on the volume that will be the disk */
 #define LVM_TAG_ZERO   "smapi_zero=" /* bytes: what lies behind them was not zeroed yet */
 #define LVM_TAG_HIDDEN "hidden"
@@ -61,6 +60,8 @@ int lvm_sr_attach(struct sr *sr, struct fault *f);
 void lvm_sr_detach(struct sr *sr);
 int lvm_sr_check(struct sr *sr, struct fault *f);
 int lvm_sr_look(struct sr *sr, struct fault *f);
+int lvm_sr_owner(struct sr *sr, struct owner *out, struct fault *f);
+int lvm_sr_take(struct sr *sr, const struct plan *plan, const struct owner *from, struct fault *f);
 /* Undoes an sr_create of this plan; sr_delete from wherever it stopped, *empty false when the SR still holds something.
  */
 int lvm_sr_undo(struct sr *sr, const struct plan *plan, struct fault *f);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "backends/layouts/lvm.h"
+#include "backends/lvm_claim.h"
 #include "backends/tools/blkid.h"
 #include "server/base/io.h"
 #include "server/base/point.h"
@@ -7,6 +8,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
+#include <time.h>
 
 #define HEAD_SIZE    8192U /* of a device: its label, and behind it the header of LVM's metadata, new with each change */
 #define CACHE_MEMORY (256U << 20)
@@ -76,15 +78,15 @@ static int need_group(const struct sr *sr, struct arena *a, struct lvm_vg **out,
     return 0;
 }
 
+/* ------------------------------------------------------------------ whose it is */
+
 static int check_owner(const struct sr *sr, const struct lvm_vg *vg, struct arena *a, struct fault *f)
 {
-    const char *owner = lvm_tag_value(vg->tags, LVM_TAG_OWNER, a);
-    if (owner && strcmp(owner, sr->settings->server.text) == 0)
-        return 0;
-    return fault_set(f, FAULT_SRUnavailable,
-                     "SR %s belongs to server %s; this is %s. When that one is gone for good, adopt=true in "
-                     "device_config takes the SR over",
-                     sr->uuid.text, owner ? owner : "none", sr->settings->server.text);
+    const struct owner owner = lvm_claim_of(vg, a);
+    if (!uuid_is(&owner.server))
+        return fault_set(f, FAULT_SRUnavailable, "volume group %s has no owner: attach SR %s again", vg->name,
+                         sr->uuid.text);
+    return sr_check_owner(sr, &owner, f);
 }
 
 /* ------------------------------------------------------------------ the group, as it was last read */
@@ -379,11 +381,10 @@ static int fail_point(struct fault *f, enum fault_code code, const char *what)
 
 int lvm_sr_create(struct sr *sr, const struct plan *plan, struct fault *f)
 {
-    char vg[LVM_NAME], owner[96], op[64], uuid[40];
-    const char *const tags[] = {owner, op, NULL};
+    char vg[LVM_NAME], op[64], uuid[40];
+    AUTO_ARENA struct arena *a = arena_new(CACHE_MEMORY);
     struct lvm_scope scope = lvm_sr_scope(sr);
     lvm_vg_name(vg, &sr->uuid);
-    snprintf(owner, sizeof owner, LVM_TAG_OWNER "%s", sr->settings->server.text);
     snprintf(op, sizeof op, LVM_TAG_OP "%.8s", plan->op.text);
     for (size_t i = 0; i < scope.device_count; i++) {
         pv_uuid(uuid, &sr->uuid, i);
@@ -392,7 +393,7 @@ int lvm_sr_create(struct sr *sr, const struct plan *plan, struct fault *f)
     }
     if (POINT(sr_create_made) < 0)
         return fail_point(f, FAULT_LVMPartCreate, "sr_create_made");
-    if (lvm_vg_create(&scope, vg, tags, f) < 0)
+    if (lvm_vg_create(&scope, vg, lvm_claim_tags(sr, &plan->op, op, a), f) < 0)
         return -1;
     return POINT(sr_create_marked) < 0 ? fail_point(f, FAULT_LVMGroupCreate, "sr_create_marked") : 0;
 }
@@ -500,22 +501,58 @@ int lvm_sr_delete(struct sr *sr, const struct plan *plan, struct fault *f)
 
 /* ------------------------------------------------------------------ attach */
 
-/* A group without an owner was made by another manager; one of another server only by the caller's word. */
+/* A group without an owner was made by another manager. */
 static int claim(struct sr *sr, const struct lvm_vg *vg, struct arena *a, struct fault *f)
 {
-    char mine[96];
-    const char *owner = lvm_tag_value(vg->tags, LVM_TAG_OWNER, a);
-    const char *theirs = owner ? arena_printf(a, LVM_TAG_OWNER "%s", owner) : NULL;
-    const char *const add[] = {mine, NULL}, *const drop[] = {theirs, NULL};
     struct lvm_scope scope = lvm_sr_scope(sr);
-    if (owner && !config_is(sr, "adopt", "true") && check_owner(sr, vg, a, f) < 0)
-        return -1;
-    if (owner && strcmp(owner, sr->settings->server.text) == 0)
-        return 0;
-    snprintf(mine, sizeof mine, LVM_TAG_OWNER "%s", sr->settings->server.text);
+    const struct uuid op = uuid_random();
+    const struct owner owner = lvm_claim_of(vg, a);
+    if (uuid_is(&owner.server))
+        return sr_check_owner(sr, &owner, f);
     if (lvm_vg_quiet(&scope, vg->name, f) < 0)
         return -1;
-    return lvm_vg_tag(&scope, vg->name, add, theirs ? drop : NULL, f);
+    return lvm_vg_tag(&scope, vg->name, lvm_claim_tags(sr, &op, NULL, a), NULL, f);
+}
+
+int lvm_sr_owner(struct sr *sr, struct owner *out, struct fault *f)
+{
+    struct lvm_vg *vg;
+    AUTO_ARENA struct arena *a = arena_new(CACHE_MEMORY);
+    if (need_group(sr, a, &vg, f) < 0)
+        return -1;
+    *out = lvm_claim_of(vg, a);
+    return 0;
+}
+
+/* Whether the claim that stands is the plan's; SRUnavailable otherwise. */
+static int check_taken(struct sr *sr, const struct plan *plan, struct fault *f)
+{
+    struct owner now;
+    if (lvm_sr_owner(sr, &now, f) < 0)
+        return -1;
+    return lvm_claim_check(sr, &now, &plan->op, f);
+}
+
+int lvm_sr_take(struct sr *sr, const struct plan *plan, const struct owner *from, struct fault *f)
+{
+    struct lvm_vg *vg;
+    AUTO_ARENA struct arena *a = arena_new(CACHE_MEMORY);
+    struct lvm_scope scope = lvm_sr_scope(sr);
+    if (need_group(sr, a, &vg, f) < 0)
+        return -1;
+    const struct owner now = lvm_claim_of(vg, a);
+    if (!uuid_equal(&now.op, &plan->op)) {
+        if (!uuid_equal(&now.op, &from->op) || !uuid_equal(&now.server, &from->server))
+            return check_taken(sr, plan, f);
+        if (lvm_claim_move(sr, &scope, vg, &plan->op, a, f) < 0)
+            return -1;
+    }
+    if (check_taken(sr, plan, f) < 0)
+        return -1;
+    nanosleep(&(struct timespec){.tv_sec = LVM_CLAIM_SECONDS}, NULL);
+    if (POINT(claim_published) < 0)
+        return fail_point(f, FAULT_SRLog, "claim_published");
+    return check_taken(sr, plan, f);
 }
 
 /* Devices that have grown since are taken whole, once it is worth the change. */

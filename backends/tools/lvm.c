@@ -250,6 +250,17 @@ int lvm_vg_quiet(const struct lvm_scope *s, const char *vg, struct fault *f)
     return change(s, &w, FAULT_SRLog, f);
 }
 
+int lvm_vg_retag(const struct lvm_scope *s, const char *vg, const struct lvm_retag *tags, struct fault *f)
+{
+    COMMAND_ARENA;
+    struct words w = begin_change(s, "vgchange", a);
+    options(&w, "--deltag", tags->drop);
+    options(&w, "--addtag", tags->add);
+    option(&w, "--select", arena_printf(a, "vg_tags={\"%s\"}", tags->only_with));
+    word(&w, vg);
+    return change(s, &w, FAULT_SRLog, f);
+}
+
 int lvm_vg_remove(const struct lvm_scope *s, const char *vg, struct fault *f)
 {
     COMMAND_ARENA;

@@ -89,6 +89,13 @@ int lvm_vg_tag(const struct lvm_scope *s, const char *vg, const char *const *add
  * SRLog.
  */
 int lvm_vg_quiet(const struct lvm_scope *s, const char *vg, struct fault *f);
+/* The same if the group has that tag, looked up under LVM's lock; without it nothing is changed, and that is success.
+ */
+struct lvm_retag {
+    const char *const *add, *const *drop;
+    const char *only_with;
+};
+int lvm_vg_retag(const struct lvm_scope *s, const char *vg, const struct lvm_retag *tags, struct fault *f); /* SRLog */
 int lvm_vg_remove(const struct lvm_scope *s, const char *vg, struct fault *f); /* LVMDelete */
 
 /* ---- volumes */

@@ -125,6 +125,7 @@ static int disks_probe(const struct layout *layout, const struct pairs *config, 
 
 const struct transport transport_disks = {
     .name = "disks",
+    .shared = true,
     .create = disks_create,
     .destroy = disks_destroy,
     .connect = disks_connect,

@@ -34,15 +34,9 @@ static struct volume_devices reached(const struct sr *sr, struct arena *a)
 
 /* ------------------------------------------------------------------ reservation */
 
-static bool adopts(const struct sr *sr)
-{
-    const char *adopt = pairs_get(&sr->config, "adopt");
-    return adopt && strcmp(adopt, "true") == 0;
-}
-
 /* Each time under a newer key than any that this server has on the LUN: what a session of its own that was lost may
    still send is shut out too. */
-static int reserve(struct sr *sr, const char *path, struct fault *f)
+static int reserve(struct sr *sr, const char *path, bool seize, struct fault *f)
 {
     const struct uuid *server = &sr->settings->server;
     uint64_t newest;
@@ -55,13 +49,13 @@ static int reserve(struct sr *sr, const char *path, struct fault *f)
     if (fence_newest(path, server, &newest, f) < 0)
         return -1;
     uint64_t key = fence_key(server, newest + 1);
-    return adopts(sr) ? fence_seize(path, key, f) : fence_take(path, key, FAULT_SRInUse, f);
+    return seize ? fence_seize(path, key, f) : fence_take(path, key, FAULT_SRInUse, f);
 }
 
-static int reserve_all(struct sr *sr, const struct volume_devices *d, struct fault *f)
+static int reserve_all(struct sr *sr, const struct volume_devices *d, bool seize, struct fault *f)
 {
     for (size_t i = 0; i < d->count; i++)
-        if (reserve(sr, d->paths[i], f) < 0)
+        if (reserve(sr, d->paths[i], seize, f) < 0)
             return fault_prefix(f, "reserve SR %s for this server", sr->uuid.text);
     return 0;
 }
@@ -89,7 +83,7 @@ static int iscsi_ext_create(struct sr *sr, const struct plan *plan, struct fault
     AUTO_ARENA struct arena *a = arena_new(DEVICES_ARENA);
     struct volume_devices d;
     bool ignored;
-    if (reach(sr, a, &d, &ignored, f) < 0 || volume_check(&d, f) < 0 || reserve_all(sr, &d, f) < 0)
+    if (reach(sr, a, &d, &ignored, f) < 0 || volume_check(&d, f) < 0 || reserve_all(sr, &d, false, f) < 0)
         return -1;
     return volume_create(sr, plan, &d, f);
 }
@@ -116,7 +110,7 @@ static int iscsi_ext_connect(struct sr *sr, struct fault *f)
         return 0;
     if (reach(sr, a, &d, &fresh, f) < 0)
         return -1;
-    if (reserve_all(sr, &d, f) == 0 && volume_connect(sr, &d, f) == 0)
+    if (reserve_all(sr, &d, false, f) == 0 && volume_connect(sr, &d, f) == 0)
         return 0;
     if (fresh)
         leave(sr, &d, &ignored);
@@ -128,6 +122,38 @@ static int iscsi_ext_disconnect(struct sr *sr, struct fault *f)
     AUTO_ARENA struct arena *a = arena_new(DEVICES_ARENA);
     const struct volume_devices d = reached(sr, a);
     return volume_disconnect(sr, &d, f) < 0 ? -1 : leave(sr, &d, f);
+}
+
+/* ------------------------------------------------------------------ whose it is */
+
+static int iscsi_ext_owner(struct sr *sr, struct owner *out, struct fault *f)
+{
+    AUTO_ARENA struct arena *a = arena_new(DEVICES_ARENA);
+    struct volume_devices d;
+    struct fault ignored;
+    bool fresh;
+    if (reach(sr, a, &d, &fresh, f) < 0)
+        return -1;
+    int r = volume_owner(sr, &d, out, f);
+    if (fresh)
+        iscsi_close(sr, &ignored);
+    return r;
+}
+
+/* Who came late is told before it shuts out who did not. */
+static int iscsi_ext_take(struct sr *sr, const struct plan *plan, const struct owner *from, struct fault *f)
+{
+    AUTO_ARENA struct arena *a = arena_new(DEVICES_ARENA);
+    struct volume_devices d;
+    struct owner now;
+    bool fresh;
+    if (reach(sr, a, &d, &fresh, f) < 0 || volume_owner(sr, &d, &now, f) < 0)
+        return -1;
+    if (!uuid_equal(&now.op, &plan->op) && (!uuid_equal(&now.op, &from->op) || !uuid_equal(&now.server, &from->server)))
+        return sr_check_owner(sr, &now, f) < 0
+                   ? -1
+                   : fault_set(f, FAULT_SRUnavailable, "the claim on SR %s has changed", sr->uuid.text);
+    return reserve_all(sr, &d, true, f) < 0 ? -1 : volume_take(sr, &d, plan, f);
 }
 
 /* ------------------------------------------------------------------ probe */
@@ -156,6 +182,8 @@ const struct transport transport_iscsi_ext = {
     .ends = true,
     .create = iscsi_ext_create,
     .destroy = iscsi_ext_destroy,
+    .owner = iscsi_ext_owner,
+    .take = iscsi_ext_take,
     .connect = iscsi_ext_connect,
     .disconnect = iscsi_ext_disconnect,
     .probe = iscsi_ext_probe,

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "backends/transports/volume.h"
 
+#include "backends/lvm_claim.h"
 #include "backends/tools/blkid.h"
 #include "backends/tools/dm.h"
 #include "backends/tools/ext.h"
@@ -16,8 +17,7 @@
 #include <sys/sysmacros.h>
 
 #define GROUP_PREFIX "XSLocalEXT-"
-#define TAG_OP       "smapi_op_"    /* of the group: the operation that made it */
-#define TAG_OWNER    "smapi_owner=" /* the server whose it is; of devices that others reach too */
+#define TAG_OP       "smapi_op_" /* of the group: the operation that made it */
 #define WIPED        (UINT64_C(100) << 20)
 
 enum { JOB_ARENA = 128 << 20, PIECE = 1 << 20 };
@@ -134,16 +134,12 @@ int volume_check(const struct volume_devices *d, struct fault *f)
     return 0;
 }
 
-static const char *owner_tag(const struct sr *sr, struct arena *a)
-{
-    return arena_printf(a, TAG_OWNER "%s", sr->settings->server.text);
-}
-
 static int make_group(struct sr *sr, const struct plan *plan, const struct volume_devices *d, const struct names *n,
                       struct arena *a, struct fault *f)
 {
     const struct lvm_scope scope = scope_of(d, sr->hold);
-    const char *const tags[] = {arena_printf(a, TAG_OP "%s", plan->op.text), d->owned ? owner_tag(sr, a) : NULL, NULL};
+    const char *const made = arena_printf(a, TAG_OP "%s", plan->op.text), *const only[] = {made, NULL};
+    const char *const *tags = d->owned ? lvm_claim_tags(sr, &plan->op, made, a) : only;
     for (size_t i = 0; i < d->count; i++)
         if (lvm_pv_create(&scope, d->paths[i], physical_uuid(sr, i, a), f) < 0)
             return -1;
@@ -203,28 +199,18 @@ static int leave(struct sr *sr, const struct names *n, struct arena *a, struct f
     return mount_leave(sr, n->mapped, FAULT_LVMUnMount, f) < 0 ? -1 : deactivate(n, a, f);
 }
 
-static bool adopts(const struct sr *sr)
-{
-    const char *adopt = pairs_get(&sr->config, "adopt");
-    return adopt && strcmp(adopt, "true") == 0;
-}
-
-/* The group is this server's from now on. One without an owner was made by another manager. */
+/* The group is this server's. One without an owner was made by another manager, and is from now on. */
 static int own(struct sr *sr, const struct volume_devices *d, const struct lvm_vg *group, struct arena *a,
                struct fault *f)
 {
     const struct lvm_scope scope = scope_of(d, sr->hold);
-    const char *owner = lvm_tag_value(group->tags, TAG_OWNER, a);
-    if (owner && strcmp(owner, sr->settings->server.text) == 0)
-        return 0;
-    if (owner && !adopts(sr))
-        return fault_set(f, FAULT_SRInUse,
-                         "SR %s belongs to server %s; this is %s. When that one is gone for good, adopt=true in "
-                         "device_config takes the SR over",
-                         sr->uuid.text, owner, sr->settings->server.text);
-    const char *const add[] = {owner_tag(sr, a), NULL};
-    const char *const drop[] = {owner ? arena_printf(a, TAG_OWNER "%s", owner) : NULL, NULL};
-    return lvm_vg_quiet(&scope, group->name, f) < 0 ? -1 : lvm_vg_tag(&scope, group->name, add, drop, f);
+    const struct owner owner = lvm_claim_of(group, a);
+    const struct uuid op = uuid_random();
+    if (uuid_is(&owner.server))
+        return sr_check_owner(sr, &owner, f);
+    return lvm_vg_quiet(&scope, group->name, f) < 0
+               ? -1
+               : lvm_vg_tag(&scope, group->name, lvm_claim_tags(sr, &op, NULL, a), NULL, f);
 }
 
 static int activate(struct sr *sr, const struct volume_devices *d, const struct names *n, struct arena *a,
@@ -283,6 +269,44 @@ int volume_disconnect(struct sr *sr, const struct volume_devices *d, struct faul
     const struct names n = names_of(sr, a);
     (void) d;
     return leave(sr, &n, a, f);
+}
+
+/* ------------------------------------------------------------------ whose it is */
+
+static int need_group(struct sr *sr, const struct volume_devices *d, struct arena *a, const struct lvm_vg **out,
+                      struct fault *f)
+{
+    const struct names n = names_of(sr, a);
+    struct lvm_report r;
+    if (find_group(d, n.group, sr->hold, a, &r, out, f) < 0)
+        return -1;
+    return *out ? 0
+                : fault_set(f, FAULT_VolNotFound, "there is no group %s on the devices of SR %s", n.group,
+                            sr->uuid.text);
+}
+
+int volume_owner(struct sr *sr, const struct volume_devices *d, struct owner *out, struct fault *f)
+{
+    AUTO_ARENA struct arena *a = arena_new(JOB_ARENA);
+    const struct lvm_vg *group;
+    if (need_group(sr, d, a, &group, f) < 0)
+        return -1;
+    *out = lvm_claim_of(group, a);
+    return 0;
+}
+
+int volume_take(struct sr *sr, const struct volume_devices *d, const struct plan *plan, struct fault *f)
+{
+    AUTO_ARENA struct arena *a = arena_new(JOB_ARENA);
+    const struct lvm_scope scope = scope_of(d, sr->hold);
+    const struct lvm_vg *group;
+    struct owner now;
+    if (need_group(sr, d, a, &group, f) < 0)
+        return -1;
+    now = lvm_claim_of(group, a);
+    if (!uuid_equal(&now.op, &plan->op) && lvm_claim_move(sr, &scope, group, &plan->op, a, f) < 0)
+        return -1;
+    return volume_owner(sr, d, &now, f) < 0 ? -1 : lvm_claim_check(sr, &now, &plan->op, f);
 }
 
 /* ------------------------------------------------------------------ destroy */

@@ -27,6 +27,10 @@ int volume_destroy(struct sr *sr, const struct plan *plan, const struct volume_d
 /* Activates, checks and mounts, and fills sr->place. VolNotFound when the group is not there. */
 int volume_connect(struct sr *sr, const struct volume_devices *d, struct fault *f);
 int volume_disconnect(struct sr *sr, const struct volume_devices *d, struct fault *f);
+/* The group's claim; its place taken by one of this server, by this plan, if it has not changed meanwhile. VolNotFound,
+   SRInUse naming whose it is. */
+int volume_owner(struct sr *sr, const struct volume_devices *d, struct owner *out, struct fault *f);
+int volume_take(struct sr *sr, const struct volume_devices *d, const struct plan *plan, struct fault *f);
 /* The SRs whose groups are on the devices; nothing is activated. */
 int volume_probe(const struct volume_devices *d, const char *list, struct arena *a, struct found_list *out,
                  struct fault *f);

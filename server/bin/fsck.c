@@ -2,15 +2,13 @@
 #include "server/bin/fsck.h"
 
 #include "handlers/dispatch.h"
-#include "server/base/clock.h"
-#include "server/bin/bridge_post.h"
+#include "server/bin/ask.h"
 #include "server/bin/daemon.h"
-#include "server/wire/read.h"
 #include "server/wire/write.h"
 #include <string.h>
 #include <sys/prctl.h>
 
-enum { CALL_SECONDS = 3600, MEMORY = 1 << 30 };
+enum { MEMORY = 1 << 30 };
 
 /* Whom it asks, and what it found so far. */
 struct fsck {
@@ -72,19 +70,10 @@ static void write_body(struct text *t, const struct fsck *k, const char *method,
 static int ask(struct fsck *k, const char *method, const char *sr, size_t skip, const char *after, struct value **out,
                struct fault *f)
 {
-    struct bridge_conf conf = {.deadline_seconds = CALL_SECONDS};
+    bool asked;
     AUTO_TEXT struct text body = TEXT_OF(4096);
-    AUTO_FREE char *reply = NULL;
-    size_t length;
-    if (strlen(k->settings->server_socket) >= sizeof conf.socket)
-        return fault_set(f, FAULT_InvalidArg, "server.socket is too long a path for a socket");
-    memcpy(conf.socket, k->settings->server_socket, strlen(k->settings->server_socket) + 1);
     write_body(&body, k, method, sr, skip, after);
-    const struct bridge_request request = {&conf, NULL, body.data, body.length,
-                                           clock_boot_ns() + CALL_SECONDS * INT64_C(1000000000)};
-    if (bridge_post(&request, &reply, &length, f) < 0)
-        return -1;
-    return wire_read_reply(k->arena, reply, length, out, f);
+    return ask_daemon(k->settings, k->arena, &body, out, &asked, f);
 }
 
 /* Prints a page; whether there are more. */
@@ -132,7 +121,7 @@ static int ask_page(struct fsck *k, char after[UUID_TEXT + 1], bool *more, struc
     return 0;
 }
 
-static int ask_daemon(struct fsck *k, struct fault *f)
+static int ask_all(struct fsck *k, struct fault *f)
 {
     char after[UUID_TEXT + 1] = "";
     bool more = true;
@@ -212,7 +201,7 @@ static int check(struct fsck *k, struct fault *f)
 {
     bool in_use = false;
     struct fault looked = {0};
-    if (k->settings->server_socket[0] && ask_daemon(k, f) == 0)
+    if (k->settings->server_socket[0] && ask_all(k, f) == 0)
         return 0;
     if (k->settings->server_socket[0] && f->code != FAULT_SRUnavailable)
         return -1;

@@ -2,13 +2,14 @@
 #include "server/bin/rebuild.h"
 
 #include "handlers/dispatch.h"
+#include "server/bin/ask.h"
 #include "server/bin/daemon.h"
 #include "server/wire/write.h"
 #include <dirent.h>
 #include <limits.h>
 #include <string.h>
 
-enum { KEYS_MAX = 32, MEMORY = 64 << 20 };
+enum { MEMORY = 64 << 20 };
 
 struct rebuild {
     const struct settings *settings;
@@ -29,26 +30,14 @@ static void take_in(struct rebuild *r, const char *type, const struct uuid *uuid
     }
 }
 
-/* "TYPE,uuid=UUID,KEY=VALUE,...": a comma ends a value. */
 static int read_sr(struct rebuild *r, const char *text, struct fault *f)
 {
-    struct pair items[KEYS_MAX];
-    struct pairs config = {items, 0};
-    struct uuid uuid = UUID_NONE;
-    char *rest = arena_text(r->arena, text), *type = strsep(&rest, ","), *key;
-    while ((key = strsep(&rest, ",")) != NULL) {
-        char *value = strchr(key, '=');
-        if (!value || config.count == KEYS_MAX)
-            return fault_set(f, FAULT_InvalidArg, "--sr wants TYPE,uuid=UUID,KEY=VALUE,..., not %.200s", text);
-        *value++ = '\0';
-        if (strcmp(key, "uuid") == 0)
-            uuid_parse_text(value, &uuid);
-        else
-            items[config.count++] = (struct pair){key, value};
-    }
-    if (!uuid_is(&uuid))
+    struct sr_word word;
+    if (sr_word_parse(r->arena, text, &word, f) < 0)
+        return -1;
+    if (!uuid_is(&word.uuid))
         return fault_set(f, FAULT_InvalidArg, "--sr %.200s names no uuid=", text);
-    take_in(r, type, &uuid, &config);
+    take_in(r, word.type, &word.uuid, &word.config);
     return 0;
 }
 

@@ -5,6 +5,7 @@
 #include "server/bin/daemon.h"
 #include "server/bin/fsck.h"
 #include "server/bin/rebuild.h"
+#include "server/bin/take_over.h"
 #include <getopt.h>
 #include <string.h>
 
@@ -12,16 +13,19 @@
 
 /* What the command line asks for. */
 struct order {
-    enum { SERVE, CHECK, PRINT, FSCK, REBUILD, DESCRIBE, VERSION, HELP } what;
+    enum { SERVE, CHECK, PRINT, FSCK, REBUILD, TAKE_OVER, DESCRIBE, VERSION, HELP } what;
     struct settings_source source; /* with as many sets as argv has words */
     struct fsck_order fsck;
     struct rebuild_order rebuild; /* with as many srs as argv has words */
+    struct take_over_order take_over;
 };
 
 static const char help[] =
     "usage: smapid [--config FILE] [--set SECTION.KEY=VALUE]... [--check-config | --print-config]\n"
     "       smapid [--config FILE] [--set SECTION.KEY=VALUE]... --fsck [--strict] [--json] [SR]\n"
     "       smapid [--config FILE] [--set SECTION.KEY=VALUE]... --rebuild [--sr TYPE,uuid=UUID,KEY=VALUE...]...\n"
+    "       smapid [--config FILE] [--set SECTION.KEY=VALUE]... --take-over SR [--sr TYPE,KEY=VALUE...]\n"
+    "              [--owner SERVER --reason TEXT]\n"
     "       smapid --describe | --version | --help\n"
     "\n"
     "  --config FILE       read the settings from FILE, not from " CONFIG_FILE "\n"
@@ -33,7 +37,50 @@ static const char help[] =
     "  --json              with --fsck: each line a JSON object\n"
     "  --rebuild           make a lost or damaged database anew from the media that links in the mount base lead to\n"
     "  --sr TYPE,...       with --rebuild: also this repository, its uuid and device_config\n"
+    "  --take-over SR      say which server owns the repository, and with --owner make this one its owner\n"
+    "  --sr TYPE,...       with --take-over: how this host reaches it, when this server does not know it\n"
+    "  --owner SERVER      with --take-over: the server that owns it and is gone for good\n"
+    "  --reason TEXT       with --owner: a sentence for the audit trail\n"
     "  --describe          print methods, faults, types, settings and fault points as JSON, and exit\n";
+
+/* What has an argument; false for another. */
+static bool read_word(struct order *o, int c)
+{
+    switch (c) {
+    case 'c':
+        o->source.config = optarg;
+        return true;
+    case 's':
+        o->source.sets[o->source.count++] = optarg;
+        return true;
+    case 'R':
+        o->rebuild.srs[o->rebuild.count++] = o->take_over.word = optarg;
+        return true;
+    case 'O':
+        o->take_over.owner = optarg;
+        return true;
+    case 'W':
+        o->take_over.reason = optarg;
+        return true;
+    case TAKE_OVER:
+        o->take_over.sr = optarg;
+        break;
+    default:
+        break;
+    }
+    return false;
+}
+
+static bool read_flag(struct order *o, int c)
+{
+    if (c == 'S')
+        o->fsck.strict = true;
+    else if (c == 'J')
+        o->fsck.json = true;
+    else
+        o->what = (unsigned) c;
+    return true;
+}
 
 static int read_order(int argc, char **argv, struct order *o)
 {
@@ -49,24 +96,14 @@ static int read_order(int argc, char **argv, struct order *o)
                                             {"json", no_argument, NULL, 'J'},
                                             {"rebuild", no_argument, NULL, REBUILD},
                                             {"sr", required_argument, NULL, 'R'},
+                                            {"take-over", required_argument, NULL, TAKE_OVER},
+                                            {"owner", required_argument, NULL, 'O'},
+                                            {"reason", required_argument, NULL, 'W'},
                                             {NULL, 0, NULL, 0}};
     int c;
-    while ((c = getopt_long(argc, argv, "", options, NULL)) != -1) {
-        if (c == '?')
+    while ((c = getopt_long(argc, argv, "", options, NULL)) != -1)
+        if (c == '?' || (!read_word(o, c) && !read_flag(o, c)))
             return -1;
-        if (c == 'c')
-            o->source.config = optarg;
-        else if (c == 's')
-            o->source.sets[o->source.count++] = optarg;
-        else if (c == 'R')
-            o->rebuild.srs[o->rebuild.count++] = optarg;
-        else if (c == 'S')
-            o->fsck.strict = true;
-        else if (c == 'J')
-            o->fsck.json = true;
-        else
-            o->what = (unsigned) c;
-    }
     if (o->what == FSCK && optind < argc)
         o->fsck.sr = argv[optind++];
     if (optind < argc)
@@ -106,6 +143,8 @@ static int obey_with_settings(const struct order *o)
         return print_settings(&s);
     if (o->what == REBUILD)
         return rebuild_run(&s, &o->rebuild);
+    if (o->what == TAKE_OVER)
+        return take_over_run(&s, &o->take_over);
     if (o->what == FSCK)
         return fsck_run(&s, &o->fsck);
     if (o->what == CHECK)
@@ -127,6 +166,7 @@ static int obey(const struct order *o)
     case PRINT:
     case FSCK:
     case REBUILD:
+    case TAKE_OVER:
         break;
     }
     if (point_arm_from_environment() < 0) {

@@ -192,6 +192,11 @@ class Recipes:
         row = self.test.lab.leases(sr.client, sr_uuid=sr.uuid)[epoch]
         self.test.assertEqual((row["vdi"], row["mode"], row["state"]), (vdi, "rw", "held"))
 
+    def smapi_sr_take_over(self, sr, _):
+        answer = sr("smapi.sr_take_over", owner=new_uuid(), reason="none is needed")
+        self.test.assertEqual((answer["ours"], answer["taken"]), (True, False))
+        self.test.assertRegex(answer["owner"], "^[0-9a-f-]{36}$")
+
     def smapi_vdi_resolve(self, sr, vdi):
         with self.test.assertRaises(Fault) as refused:  # crash.quarantine has disks in quarantine
             sr("smapi.vdi_resolve", vdi_uuid=vdi)

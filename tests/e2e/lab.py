@@ -104,6 +104,28 @@ def fsck(lab, *more):
     return found
 
 
+def take_over_run(lab, sr, *more, known=False):
+    """smapid --take-over: its exit status, what it told and why not."""
+    word = [] if known else ["--sr", ",".join([sr.kind, *(f"{key}={value}" for key, value in sr.config.items())])]
+    run = subprocess.run([program("smapid"), "--config", lab.config_path, "--take-over", sr.uuid, *word, *more],
+                         timeout=300, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    return run.returncode, run.stdout, run.stderr
+
+
+def owner_of(lab, sr, **how):
+    """The server that owns an SR, as a lab's sees it."""
+    status, told, why = take_over_run(lab, sr, **how)
+    assert status in (0, 1) and not why, (status, told, why)
+    return re.search(r"belongs to (?:this server,|server) ([0-9a-f-]{36})", told).group(1)
+
+
+def take_over(lab, sr, reason="a test", **how):
+    """Makes the lab's server the owner."""
+    status, told, why = take_over_run(lab, sr, "--owner", owner_of(lab, sr, **how), "--reason", reason, **how)
+    assert status == 0, (status, told, why)
+    return told
+
+
 def store_sql(lab, text):
     """Changes rows of a daemon that does not run."""
     subprocess.run([program("store_sql"), os.path.join(lab.state, "smapid.db"), text], timeout=60, check=True)
@@ -454,10 +476,11 @@ class Repository:
         return {match.group(1) for match in found if match}
 
     def litter(self):
-        """Our own names that belong to no disk: unpublished images, doomed ones, sidecars without an image."""
+        """Our own names that belong to no disk: unpublished images, doomed ones, sidecars without an image. Claims that
+        followed another stay."""
         images = self.images()
-        return {name for name in self.names()
-                if name.endswith(".smapi") and name != "sr.smapi" and name.removesuffix(".smapi") not in images}
+        return {name for name in self.names() if name.endswith(".smapi") and name != "sr.smapi" and
+                name.removesuffix(".smapi") not in images and not re.match("[0-9a-f]{8}-take-", name)}
 
 
 class Plays:

@@ -6,7 +6,7 @@ import subprocess
 import time
 import unittest
 
-from lab import MIB, Fault, Lab, LabTest, fsck, new_uuid, program
+from lab import MIB, Fault, Lab, LabTest, fsck, new_uuid, program, take_over
 
 
 def raw_image(directory, size=2 * MIB):
@@ -239,9 +239,11 @@ class LostDatabase(LabTest):
         shutil.rmtree(self.lab.state)
         os.mkdir(self.lab.state, 0o700)
         self.lab.start()
-        with self.refused(16, "adopt"):
-            sr("sr_attach")
-        sr("sr_attach", device_config={**sr.config, "adopt": "true"})
+        for more in ({}, {"adopt": "true"}):
+            with self.refused(16, "--take-over"):
+                sr("sr_attach", device_config={**sr.config, **more})
+        take_over(self.lab, sr, reason="the old one burnt down")
+        sr("sr_attach")
         self.assertEqual(self.told(sr), before)
         self.lab.restart()
         self.assertEqual(self.told(sr), before)

@@ -373,7 +373,7 @@ static void a_database_of_the_first_schema_keeps_its_leases(void **state)
         {"SELECT holder || writable || since || boot FROM attachment", "h15"},
         {"SELECT epoch_next || ' ' || grace_ns || ' ' || unknown_ns FROM meta", "8 0 0"},
         {"PRAGMA integrity_check", "ok"},
-        {"PRAGMA user_version", "2"},
+        {"PRAGMA user_version", "3"},
     };
     for (size_t i = 0; i < COUNT_OF(now); i++)
         assert_string_equal(peer_ask(b->db.connection, now[i].sql, answer, sizeof answer), now[i].want);

@@ -10,7 +10,7 @@ import killed  # noqa: E402
 import kit  # noqa: E402
 from iscsi_help import CHAP, IQN, IscsiTest, links, read, write  # noqa: E402
 from kit import MIB, sh  # noqa: E402
-from lab import Lab, deep  # noqa: E402
+from lab import Lab, deep, take_over  # noqa: E402
 
 LUN = 64 * MIB
 OTHER = "iqn.2024-01.org.example:other"
@@ -127,7 +127,8 @@ class OneServer(ExtOverIscsi):
             sr("sr_attach")
         self.assertEqual(self.keys(), [hex(int(theirs, 16))])
         self.assertEqual(links(), [])
-        sr("sr_attach", device_config=self.config(adopt="true"))
+        take_over(self.lab, sr, known=True)
+        sr("sr_attach")
         self.assertNotIn(hex(int(theirs, 16)), self.keys())
         with self.assertRaises(OSError):
             write(self.other, bytes(512), 32 * MIB)

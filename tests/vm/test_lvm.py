@@ -21,7 +21,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."
 import kit  # noqa: E402
 import vhd  # noqa: E402
 from kit import MIB, sh  # noqa: E402
-from lab import Fault, Lab, LabTest, Repository, deep, new_uuid, program  # noqa: E402
+from lab import Fault, Lab, LabTest, Repository, deep, new_uuid, program, take_over  # noqa: E402
 
 GIB = 1024 * MIB
 PIECE = 64 * 1024
@@ -490,7 +490,7 @@ class Refusals(LvmTest):
             there = sr.by(second.unix("xapi"))
             with self.refused(47, "belongs to server"):
                 there("sr_attach")
-            there.config = {**sr.config, "adopt": "true"}
+            take_over(second, sr)
             there("sr_attach")
             self.assertIn(vdi, there.contents())
             with self.refused(47, "belongs to server"):
@@ -738,7 +738,7 @@ class Crash(LvmTest):
             with contextlib.closing(Lab()) as second:
                 second.start()
                 there = sr.by(second.unix("xapi"))
-                there.config = {**sr.config, "adopt": "true"}
+                take_over(second, sr)
                 there("sr_attach")
                 with self.subTest(point=point):
                     rows = self.consistent(there)
