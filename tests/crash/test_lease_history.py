@@ -16,7 +16,7 @@ import unittest
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "e2e"))
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
 import figures  # noqa: E402
-from lab import SANITIZED, SOURCE, Lab, describe, new_uuid, rounds  # noqa: E402
+from lab import FAKETIME, SANITIZED, SOURCE, Lab, describe, new_uuid, rounds  # noqa: E402
 from lease_history import OK, UNKNOWN, Event, Op, disk_order, search, witness  # noqa: E402
 from lease_history import Trail  # noqa: E402
 
@@ -26,7 +26,6 @@ SEED = int(os.environ.get("SMAPI_SEED") or 5)
 PAUSE = 0.02  # at most, between two calls of a host
 JUMPS = (0, 3600, -600, 86400 * 30, 0, -1200)  # of the clock of boot time, seconds, from one life to the next
 WALL_JUMPS = ("+20d", "+1h", "-30s", "+3d")  # of the clock that people read
-FAKETIME = "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1"
 WHYS = {"lease_release": "release", "lease_drop": "drop", "lease_broken": "broken"}
 
 

@@ -160,6 +160,9 @@ class Pki:
         return path
 
 
+FAKETIME = "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1"
+
+
 class Lab:
     """See start, restart, kill9, stop, close. Clients are made by unix, host, admin, operator, reader."""
 
@@ -178,6 +181,7 @@ class Lab:
         self.mounts = os.path.join(self.dir, "mount")
         self.log_path = os.path.join(self.dir, "log")
         self._arming = os.path.join(self.dir, "point")
+        self._date = os.path.join(self.dir, "date")
         self.local_host = new_uuid()
         self.port = None
         self.process = None
@@ -247,6 +251,15 @@ class Lab:
     def at_another_time(self, seconds):
         """From its next start on the daemon's CLOCK_BOOTTIME is this far from the machine's."""
         self.prefix = ["unshare", "--time", "--boottime", str(seconds)]
+
+    def at_another_date(self, words):
+        """The daemon's wall clock, and no other, is so far from the machine's ("+20d", "-30s"): at once, or from its next
+        start when it was not started so. It is much slower with it."""
+        with open(self._date + ".new", "w", encoding="ascii") as out:
+            out.write(words)
+        os.rename(self._date + ".new", self._date)
+        self.environment = {"LD_PRELOAD": FAKETIME, "FAKETIME_TIMESTAMP_FILE": self._date, "FAKETIME_NO_CACHE": "1",
+                            "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
 
     def start(self, point=None, **settings):
         """Starts it and waits until it serves and every SR's recovery has been tried."""

@@ -163,6 +163,56 @@ class Leases(TwoHosts):
             self.assertIn(vdi, first.contents())
 
 
+class Bases(TwoHosts):
+    """What several disks are made of."""
+
+    def test_a_clone_is_used_while_the_disk_it_was_made_of_is_too_and_their_base_by_nobody(self):
+        first, second, vdi = self.shared("file")
+        clone = first("vdi_clone", vdi_uuid=vdi, driver_params={})["uuid"]
+        base, = (uuid for uuid, row in first.contents().items() if row["hidden"])
+        epochs = [first.activated(vdi), second.activated(clone)]
+        self.assertEqual(epochs, sorted(set(epochs)))
+        for sr in (first, second):
+            for method, *args in (["vdi_attach", "true"], ["vdi_attach", "false"], ["vdi_activate", "true"],
+                                  ["vdi_activate", "false"]):
+                with self.refused(46, "hidden"):
+                    sr(method, *args, vdi_uuid=base)
+        with self.refused(82):
+            first("vdi_snapshot", vdi_uuid=base, driver_params={})
+        self.assertEqual(first.contents()[base]["leases"], [])
+
+    def test_a_disk_that_is_written_is_not_cloned_and_one_that_is_read_is(self):
+        for kind in KINDS:
+            first, second, vdi = self.shared(kind)
+            first.activated(vdi, "true")
+            before = second.contents()
+            for method in ("vdi_clone", "vdi_snapshot"):
+                with self.refused(24, self.names[0]):
+                    second(method, vdi_uuid=vdi, driver_params={})
+            self.assertEqual(set(second.contents()), set(before))
+            first.released(vdi)
+            epoch = first.activated(vdi, "false")
+            clone = second("vdi_clone", vdi_uuid=vdi, driver_params={})["uuid"]
+            second.activated(clone)
+            first("vdi_activate", "false", vdi_uuid=vdi)
+            self.assertEqual(first.epoch(), epoch)
+
+    def test_neither_repository_nor_disk_goes_while_a_host_has_it(self):
+        for kind in KINDS:
+            first, second, vdi = self.shared(kind)
+            first("vdi_attach", "true", vdi_uuid=vdi)
+            for lease in (False, True):
+                if lease:
+                    first("vdi_activate", "true", vdi_uuid=vdi)
+                for sr, method, code in ((second, "vdi_delete", 24), (first, "sr_detach", 16), (second, "sr_delete", 16),
+                                         (first, "sr_delete", 16)):
+                    with self.refused(code):
+                        sr(method, **({"vdi_uuid": vdi} if method == "vdi_delete" else {}))
+            with self.refused(24):
+                second("vdi_resize", str(8 * MIB), vdi_uuid=vdi)
+            self.assertIn(vdi, first.contents())
+
+
 class Automaton(TwoHosts):
     def enter(self, sr, vdi, state):
         for call in STATES[state]:

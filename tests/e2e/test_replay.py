@@ -1,14 +1,18 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """X-SMAPI-Op-Id: a call that is asked again under its id has its answer given again, byte for byte."""
+import os
 import unittest
 
-from lab import KINDS, MIB, LabTest, new_uuid
+from lab import FAKETIME, KINDS, MIB, SANITIZED, LabTest, new_uuid
 
 
-class Replay(LabTest):
+class Asked(LabTest):
     def ask(self, sr, op, method, *args, client=None, **keys):
         return (client or sr.client).post(sr.body(method, *args, **keys), f"/sm/{sr.kind}", op)
 
+
+
+class Replay(Asked):
     def twice(self, sr, method, *args, **keys):
         """Two answers to one operation id; they must be the same bytes."""
         op = new_uuid()
@@ -108,6 +112,23 @@ class Replay(LabTest):
             with self.subTest(op=op), self.refused(143, "X-SMAPI-Op-Id"):
                 self.ask(sr, op, "vdi_create", str(4 * MIB)).value()
         self.assertEqual(sr.contents(), {})
+
+
+@unittest.skipIf(SANITIZED or not os.path.exists(FAKETIME), "libfaketime is needed, and no sanitizer")
+class ADay(Asked):
+    def test_an_answer_is_kept_for_24_hours_and_then_its_id_is_free(self):
+        for kind in KINDS:
+            sr, op = self.lab.repository(kind).made(), new_uuid()
+            first = self.ask(sr, op, "vdi_create", str(4 * MIB))
+            vdi = first.value()["uuid"]
+            for later, known in (("+23h", True), ("+25h", False)):
+                self.lab.at_another_date(later)
+                self.lab.restart()
+                again = self.ask(sr, op, "vdi_create", str(4 * MIB))
+                self.assertEqual(again.body == first.body, known, later)
+            self.assertEqual(set(sr.contents()), {vdi, again.value()["uuid"]})
+            self.lab.environment.clear()
+            self.lab.restart()
 
 
 if __name__ == "__main__":
