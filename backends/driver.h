@@ -113,6 +113,18 @@ struct found_list {
 };
 void found_add(struct arena *a, struct found_list *l, struct found_sr item);
 
+/* An SR that a host shows to a store which has lost its row. */
+struct sr_trace {
+    struct uuid uuid;
+    struct pairs config;
+};
+struct trace_list {
+    struct sr_trace *items;
+    size_t count, room;
+};
+/* Adds one with count pairs of key and value, those without a value left out. */
+void trace_add(struct arena *a, struct trace_list *l, const struct uuid *uuid, const struct pair *pairs, size_t count);
+
 struct disk_write {
     uint64_t epoch;
     const char *data;
@@ -129,6 +141,8 @@ struct layout {
 
     /* The uuid of an SR of this layout in the place, if there is one; false otherwise. Changes nothing. */
     bool (*recognise)(const struct place *place, struct uuid *out);
+    /* The same of an SR that bears the mark of this server. Filled where other machines' SRs may stand beside. */
+    bool (*recognise_own)(const struct place *place, const struct uuid *server, struct uuid *out);
 
     /* SR. create: the place is empty; leaves a marker. attach: checks marker and owner, adopts what the rules allow,
        fills sr->state. detach frees it. delete: no disks are left; SRNotEmpty naming the first foreign name. */
@@ -249,6 +263,11 @@ struct transport {
     int (*disconnect)(struct sr *sr, struct fault *f);
     /* What came to a place since it was connected, and what went. For sr_scan; NULL when a place does not change. */
     int (*refresh)(struct sr *sr, struct fault *f);
+    /* SRs of this layout of which this host shows that they are this server's and how they are reached: what stands in
+       the mount base, what bears the server's mark. For a store that has lost its rows. Adds to out; changes nothing.
+     */
+    int (*find)(const struct layout *layout, const struct backend_settings *settings, struct arena *a,
+                struct trace_list *out, struct fault *f);
     /* SRs of this layout that can be reached with config. */
     int (*probe)(const struct layout *layout, const struct pairs *config, const struct secrets *secrets,
                  const struct backend_settings *settings, struct arena *a, struct found_list *out, struct fault *f);

@@ -99,6 +99,17 @@ bool backend_recognises(const struct sr_type *type)
     return type->layout->recognise != NULL || type->layout->unmarked;
 }
 
+int backend_find(const struct sr_type *type, const struct backend_settings *settings, struct arena *a,
+                 struct trace_list *out, struct fault *f)
+{
+    struct trace_list found = {0};
+    bool can = type->transport->find && backend_recognises(type);
+    if (can && type->transport->find(type->layout, settings, a, &found, f) < 0)
+        return -1;
+    *out = found;
+    return 0;
+}
+
 bool backend_chooses(const struct sr_type *type)
 {
     return type->layout->vdi_choose != NULL;

@@ -42,6 +42,10 @@ bool backend_offers_named(const struct sr_type *type, const char *name);
  */
 bool backend_recognises(const struct sr_type *type);
 
+/* SRs of this type that this host shows to a store without their rows (driver.h, find). */
+int backend_find(const struct sr_type *type, const struct backend_settings *settings, struct arena *a,
+                 struct trace_list *out, struct fault *f);
+
 /* Disks of the type are chosen among those that are there, not made (driver.h, vdi_choose). */
 bool backend_chooses(const struct sr_type *type);
 int backend_vdi_choose(const struct sr_type *type, const struct vdi_list *known, const struct vdi *wanted,

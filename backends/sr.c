@@ -115,3 +115,20 @@ void found_add(struct arena *a, struct found_list *l, struct found_sr item)
     }
     l->items[l->count++] = item;
 }
+
+void trace_add(struct arena *a, struct trace_list *l, const struct uuid *uuid, const struct pair *pairs, size_t count)
+{
+    struct sr_trace t = {.uuid = *uuid, .config = {ARENA_ARRAY(a, struct pair, count), 0}};
+    for (size_t i = 0; i < count; i++)
+        if (pairs[i].value)
+            t.config.items[t.config.count++] = pairs[i];
+    if (l->count == l->room) {
+        size_t room = l->room ? l->room * 2 : 8;
+        struct sr_trace *items = ARENA_ARRAY(a, struct sr_trace, room);
+        if (l->count)
+            memcpy(items, l->items, l->count * sizeof *items);
+        l->items = items;
+        l->room = room;
+    }
+    l->items[l->count++] = t;
+}

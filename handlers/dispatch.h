@@ -64,6 +64,15 @@ int dispatch_fsck(struct dispatch *d, bool strict, struct findings *out, struct 
 int dispatch_fsck_sr(struct dispatch *d, const struct uuid *sr, bool strict, struct findings *out, struct fault *f);
 /* Into a database that was begun anew: nobody knows who holds what, and epochs are above all that were given. */
 int dispatch_rebuild(struct dispatch *d, struct fault *f);
+/* What this host shows of SRs whose rows are lost: how each is reached, each once. told is called with a sentence for
+   every kind of which that could not be found out. */
+struct dispatch_trace {
+    const char *type;
+    struct uuid uuid;
+    struct pairs config;
+};
+void dispatch_traces(struct dispatch *d, struct arena *a, struct dispatch_trace **out, size_t *count,
+                     void (*told)(void *arg, const char *type, const struct fault *f), void *arg);
 /* An SR of this server, with all its disks, from its medium. */
 int dispatch_rebuild_sr(struct dispatch *d, const char *type, const struct uuid *uuid, const struct pairs *config,
                         size_t *disks, struct fault *f);

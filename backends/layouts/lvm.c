@@ -8,6 +8,7 @@ const struct layout layout_lvm = {
     .plain_format = "raw",
     .masters = true,
     .recognise = lvm_recognise,
+    .recognise_own = lvm_recognise_own,
     .sr_create = lvm_sr_create,
     .sr_delete = lvm_sr_delete,
     .sr_attach = lvm_sr_attach,

@@ -54,6 +54,7 @@ int lvm_change(struct sr *sr, const char *lv, enum lvm_access access, const char
 bool lvm_is_thin(const struct sr *sr);
 
 bool lvm_recognise(const struct place *place, struct uuid *out);
+bool lvm_recognise_own(const struct place *place, const struct uuid *server, struct uuid *out);
 int lvm_sr_create(struct sr *sr, const struct plan *plan, struct fault *f);
 int lvm_sr_delete(struct sr *sr, const struct plan *plan, struct fault *f);
 int lvm_sr_attach(struct sr *sr, struct fault *f);

@@ -354,6 +354,18 @@ bool lvm_recognise(const struct place *place, struct uuid *out)
     return false;
 }
 
+bool lvm_recognise_own(const struct place *place, const struct uuid *server, struct uuid *out)
+{
+    struct fault ignored;
+    struct lvm_report r;
+    AUTO_ARENA struct arena *a = arena_new(CACHE_MEMORY);
+    struct lvm_scope scope = scope_of(place, -1);
+    if (!lvm_recognise(place, out) || lvm_read(&scope, a, &r, &ignored) < 0 || r.vg_count != 1)
+        return false;
+    const struct owner owner = lvm_claim_of(&r.vgs[0], a);
+    return uuid_equal(&owner.server, server);
+}
+
 /* The uuid, as LVM writes them, of the physical volume that is the SR's device number i: by it an SR that was not made
    whole is known again. */
 static void pv_uuid(char out[40], const struct uuid *sr, size_t i)

@@ -201,3 +201,33 @@ int device_look(const char *path, struct arena *a, struct device *out, struct fa
     *out = d;
     return 0;
 }
+
+enum { DEVICES_MAX = 4096 };
+
+/* Whether the device of this name bears the signature; path is filled then. */
+static bool bears(const char *name, const char *signature, struct arena *a, char **path)
+{
+    struct stat st;
+    struct fault ignored;
+    struct device d = {.signature = ""};
+    *path = arena_printf(a, "/dev/%s", name);
+    for (char *c = *path; *c; c++)
+        if (*c == '!') /* as sysfs writes a slash */
+            *c = '/';
+    if (stat(*path, &st) < 0 || !S_ISBLK(st.st_mode) || device_is_system(SYS, MOUNTS, st.st_rdev) ||
+        open_and_look(*path, a, &d, &ignored) < 0)
+        return false;
+    return strcmp(d.signature, signature) == 0;
+}
+
+char **device_list(const char *signature, struct arena *a, size_t *count)
+{
+    AUTO_DIR DIR *entries = opendir(SYS "/class/block");
+    char **list = ARENA_ARRAY(a, char *, DEVICES_MAX), *path;
+    size_t n = 0;
+    for (const struct dirent *e = entries ? readdir(entries) : NULL; e && n < DEVICES_MAX; e = readdir(entries))
+        if (e->d_name[0] != '.' && bears(e->d_name, signature, a, &path))
+            list[n++] = path;
+    *count = n;
+    return list;
+}

@@ -23,6 +23,10 @@ struct device {
    read. */
 int device_look(const char *path, struct arena *a, struct device *out, struct fault *f);
 
+/* Paths in /dev of all devices of this host, but those of the running system, that bear a signature; for looking only:
+   what cannot be read is left out. */
+char **device_list(const char *signature, struct arena *a, size_t *count);
+
 /* What device_look says of system and users, of a device known by its number. sys is "/sys" and mounts
    "/proc/self/mountinfo"; other trees are for tests. */
 bool device_is_system(const char *sys, const char *mounts, dev_t number);

@@ -43,13 +43,24 @@ int mounts_find(const char *path, struct arena *a, struct mounted *out, struct f
         if (target && strcmp(target, path) == 0) {
             const char *source = mnt_fs_get_srcpath(fs) ? mnt_fs_get_srcpath(fs) : mnt_fs_get_source(fs);
             const char *type = mnt_fs_get_fstype(fs);
-            found = (struct mounted){true, arena_text(a, source ? source : ""), arena_text(a, type ? type : "")};
+            const char *options = mnt_fs_get_options(fs);
+            found = (struct mounted){true, arena_text(a, source ? source : ""), arena_text(a, type ? type : ""),
+                                     arena_text(a, options ? options : "")};
         }
     }
     mnt_free_iter(backward);
     if (!failed)
         *out = found;
     return failed;
+}
+
+const char *mounts_option(const struct mounted *m, const char *name, struct arena *a)
+{
+    char *value = NULL;
+    size_t length = 0;
+    if (mnt_optstr_get_option(m->options, name, &value, &length) != 0)
+        return NULL;
+    return value ? arena_copy(a, value, length) : "";
 }
 
 int mounts_find_device(dev_t device, struct arena *a, const char **out, struct fault *f)

@@ -10,11 +10,13 @@
 
 struct mounted {
     bool there;
-    const char *source, *type;
+    const char *source, *type, *options; /* options: with a comma between two */
 };
 
 /* What is mounted last on the directory path. Touches no file system but /proc. */
 int mounts_find(const char *path, struct arena *a, struct mounted *out, struct fault *f);
+/* Of such options, what stands behind name=; "" for one that is there without a value, NULL when it is not. */
+const char *mounts_option(const struct mounted *m, const char *name, struct arena *a);
 /* Where the block device with that number is mounted, NULL in *out when it is nowhere. */
 int mounts_find_device(dev_t device, struct arena *a, const char **out, struct fault *f);
 

@@ -1,10 +1,14 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Block devices of this machine, named by device_config device with a comma between two. */
 #include "backends/tools/blkid.h"
+#include "backends/tools/lvm.h"
+#include "backends/transports/iscsi.h"
 #include "backends/transports/transport.h"
 #include <string.h>
 
 #define MEMORY (1U << 20)
+
+enum { TRIES = 3 };
 
 static const char *devices_of(const struct sr *sr)
 {
@@ -123,9 +127,59 @@ static int disks_probe(const struct layout *layout, const struct pairs *config, 
     return 0;
 }
 
+/* ------------------------------------------------------------------ find */
+
+/* Paths with commas between them. */
+static const char *list_of(const struct lvm_vg *vg, struct arena *a)
+{
+    const char *list = "";
+    for (size_t i = 0; i < vg->pv_count; i++)
+        list = arena_printf(a, "%s%s%s", list, i ? "," : "", vg->pvs[i].name);
+    return list;
+}
+
+/* All groups of this host. A device may go while it is looked at. */
+static int read_groups(struct arena *a, struct lvm_report *out, struct fault *f)
+{
+    int r = 0;
+    for (int i = 0; i < TRIES; i++) {
+        size_t count;
+        char **members = device_list("LVM2_member", a, &count);
+        const struct lvm_scope scope = lvm_scope((const char *const *) members, count, -1);
+        *out = (struct lvm_report){0};
+        r = count ? lvm_read(&scope, a, out, f) : 0;
+        if (r == 0)
+            break;
+    }
+    return r;
+}
+
+/* Groups that bear the server's mark. */
+static int disks_find(const struct layout *layout, const struct backend_settings *settings, struct arena *a,
+                      struct trace_list *out, struct fault *f)
+{
+    struct lvm_report r;
+    if (read_groups(a, &r, f) < 0)
+        return -1;
+    for (size_t i = 0; i < r.vg_count; i++) {
+        const struct pair device = {"device", list_of(&r.vgs[i], a)};
+        struct place place = {.dir = -1};
+        struct uuid uuid;
+        place.devices = paths_of(device.value, a, &place.device_count);
+        size_t links = 0;
+        if (!layout->recognise_own(&place, &settings->server, &uuid))
+            continue;
+        iscsi_links(&uuid, a, &links);
+        if (!links) /* else it stands on LUNs of a target, and is of another type */
+            trace_add(a, out, &uuid, &device, 1);
+    }
+    return 0;
+}
+
 const struct transport transport_disks = {
     .name = "disks",
     .shared = true,
+    .find = disks_find,
     .create = disks_create,
     .destroy = disks_destroy,
     .connect = disks_connect,

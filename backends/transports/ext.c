@@ -51,11 +51,19 @@ static int ext_probe(const struct layout *layout, const struct pairs *config, co
     return 0;
 }
 
+static int ext_find(const struct layout *layout, const struct backend_settings *settings, struct arena *a,
+                    struct trace_list *out, struct fault *f)
+{
+    (void) layout;
+    return volume_find(settings, a, out, f);
+}
+
 const struct transport transport_ext = {
     .name = "ext",
     .create = ext_create,
     .destroy = ext_destroy,
     .connect = ext_connect,
     .disconnect = ext_disconnect,
+    .find = ext_find,
     .probe = ext_probe,
 };

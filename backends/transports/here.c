@@ -185,11 +185,32 @@ static int here_probe(const struct layout *layout, const struct pairs *config, c
     return 0;
 }
 
+/* ------------------------------------------------------------------ find */
+
+/* Where a daemon had connected a directory, a link still leads there. */
+static int here_find(const struct layout *layout, const struct backend_settings *settings, struct arena *a,
+                     struct trace_list *out, struct fault *f)
+{
+    AUTO_DIR DIR *entries = opendir(settings->mount_base);
+    char target[PATH_MAX];
+    struct uuid uuid;
+    (void) layout, (void) f;
+    for (const struct dirent *e = entries ? readdir(entries) : NULL; e; e = readdir(entries)) {
+        ssize_t length = readlinkat(dirfd(entries), e->d_name, target, sizeof target);
+        if (length <= 0 || length == (ssize_t) sizeof target || !uuid_parse_text(e->d_name, &uuid))
+            continue;
+        const struct pair location = {"location", arena_copy(a, target, (size_t) length)};
+        trace_add(a, out, &uuid, &location, 1);
+    }
+    return 0;
+}
+
 const struct transport transport_here = {
     .name = "here",
     .create = here_create,
     .destroy = here_destroy,
     .connect = here_connect,
     .disconnect = here_disconnect,
+    .find = here_find,
     .probe = here_probe,
 };

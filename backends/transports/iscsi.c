@@ -67,8 +67,28 @@ static int iscsi_transport_probe(const struct layout *layout, const struct pairs
     return iscsi_probe(layout, config, secrets, look, a, out, f);
 }
 
+/* An SR of LUNs bears no mark: what has sessions and links in its name, and is nothing else, is one. */
+static int iscsi_transport_find(const struct layout *layout, const struct backend_settings *settings, struct arena *a,
+                                struct trace_list *out, struct fault *f)
+{
+    struct iscsi_trace *traces;
+    size_t count;
+    if (iscsi_traces(layout, a, &traces, &count, f) < 0)
+        return -1;
+    for (size_t i = 0; i < count; i++) {
+        const struct sr_trace *t = &traces[i].trace;
+        const struct place place = {.dir = -1, .devices = traces[i].links, .device_count = traces[i].link_count};
+        struct uuid uuid;
+        if (layout->unmarked ||
+            (layout->recognise_own(&place, &settings->server, &uuid) && uuid_equal(&uuid, &t->uuid)))
+            trace_add(a, out, &t->uuid, t->config.items, t->config.count);
+    }
+    return 0;
+}
+
 const struct transport transport_iscsi = {
     .name = "iscsi",
+    .find = iscsi_transport_find,
     .shared = true,
     .create = iscsi_transport_create,
     .destroy = iscsi_transport_destroy,

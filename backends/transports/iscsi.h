@@ -55,6 +55,15 @@ int iscsi_reopen(struct sr *sr, struct fault *f);
 /* The SR's links, whoever made them. */
 const char **iscsi_links(const struct uuid *sr, struct arena *a, size_t *count);
 
+/* SRs of this host that have links: with those, and the device_config by which they are reached, without passwords. */
+struct iscsi_trace {
+    struct sr_trace trace;
+    char **links;
+    size_t link_count;
+};
+int iscsi_traces(const struct layout *layout, struct arena *a, struct iscsi_trace **out, size_t *count,
+                 struct fault *f);
+
 /* What a probe has in front of it, as long as look runs: at least one device. */
 struct iscsi_found {
     char **devices;

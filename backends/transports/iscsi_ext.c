@@ -177,8 +177,27 @@ static int iscsi_ext_probe(const struct layout *layout, const struct pairs *conf
     return iscsi_probe(layout, config, secrets, look, a, out, f);
 }
 
+static int iscsi_ext_find(const struct layout *layout, const struct backend_settings *settings, struct arena *a,
+                          struct trace_list *out, struct fault *f)
+{
+    struct iscsi_trace *traces;
+    size_t count;
+    if (iscsi_traces(layout, a, &traces, &count, f) < 0)
+        return -1;
+    for (size_t i = 0; i < count; i++) {
+        const struct sr_trace *t = &traces[i].trace;
+        bool there;
+        if (volume_is_mounted(&t->uuid, settings, a, &there, f) < 0)
+            return -1;
+        if (there)
+            trace_add(a, out, &t->uuid, t->config.items, t->config.count);
+    }
+    return 0;
+}
+
 const struct transport transport_iscsi_ext = {
     .name = "iscsi_ext",
+    .find = iscsi_ext_find,
     .ends = true,
     .create = iscsi_ext_create,
     .destroy = iscsi_ext_destroy,

@@ -280,3 +280,68 @@ int iscsi_probe(const struct layout *layout, const struct pairs *config, const s
         *f = why;
     return failed ? -1 : 0;
 }
+
+/* ------------------------------------------------------------------ traces */
+
+enum { TRACES_MAX = 256 };
+
+/* One LUN by its identity, several by their numbers: as a device_config may name them. */
+static struct pair lun_key(const struct iscsi_trace *t, struct arena *a)
+{
+    const char *list = "";
+    struct scsi_disk disk;
+    if (t->link_count == 1)
+        return (struct pair){"SCSIid", strrchr(t->links[0], '/') + 1};
+    for (size_t i = 0; i < t->link_count; i++)
+        if (scsi_disk_at(t->links[i], a, &disk))
+            list = arena_printf(a, "%s%s%llu", list, list[0] ? "," : "", (unsigned long long) disk.lun);
+    return (struct pair){"LUNid", list};
+}
+
+/* False when it has no session any more. */
+static int trace_one(const struct uuid *sr, const struct layout *layout, struct arena *a, struct iscsi_trace *out,
+                     bool *there, struct fault *f)
+{
+    struct iscsi_session *s;
+    size_t sessions;
+    struct iscsi_trace t = {0};
+    char portal[PORTAL_TEXT];
+    struct trace_list one = {0};
+    const char **links = iscsi_links(sr, a, &t.link_count);
+    if (iscsi_sessions(iface_of(sr, a), a, &s, &sessions, f) < 0)
+        return -1;
+    *there = sessions > 0 && t.link_count > 0;
+    if (!*there)
+        return 0;
+    t.links = ARENA_ARRAY(a, char *, t.link_count);
+    for (size_t i = 0; i < t.link_count; i++)
+        t.links[i] = arena_text(a, links[i]);
+    portal_text(&s[0].portal, portal);
+    const struct pair config[] = {{"target", arena_text(a, portal)},
+                                  {"targetIQN", s[0].target},
+                                  {"localIQN", s[0].initiator},
+                                  iscsi_takes_all(layout) ? (struct pair){"SCSIid", NULL} : lun_key(&t, a)};
+    trace_add(a, &one, sr, config, COUNT_OF(config));
+    t.trace = one.items[0];
+    *out = t;
+    return 0;
+}
+
+int iscsi_traces(const struct layout *layout, struct arena *a, struct iscsi_trace **out, size_t *count, struct fault *f)
+{
+    AUTO_DIR DIR *entries = opendir(ISCSI_LINKS);
+    struct iscsi_trace *list = ARENA_ARRAY(a, struct iscsi_trace, TRACES_MAX);
+    size_t n = 0;
+    for (const struct dirent *e = entries ? readdir(entries) : NULL; e && n < TRACES_MAX; e = readdir(entries)) {
+        struct uuid sr;
+        bool there;
+        if (!uuid_parse_text(e->d_name, &sr))
+            continue;
+        if (trace_one(&sr, layout, a, &list[n], &there, f) < 0)
+            return -1;
+        n += there;
+    }
+    *out = list;
+    *count = n;
+    return 0;
+}

@@ -3,12 +3,13 @@
 
 #include "backends/pulse.h"
 #include "backends/tools/mounts.h"
+#include <dirent.h>
 #include <errno.h>
 #include <limits.h>
 #include <string.h>
 #include <sys/stat.h>
 
-enum { LEAVE_ARENA = 64 << 20 };
+enum { LEAVE_ARENA = 64 << 20, MOUNTS_MAX = 1024 };
 
 const char *mount_path(const struct sr *sr, struct arena *a)
 {
@@ -64,4 +65,25 @@ int mount_leave(struct sr *sr, const char *source, enum fault_code code, struct 
     if (m.there && mounts_unmount(path, sr->hold, code, a, f) < 0)
         return -1;
     return mounts_remove_point(path, code, f);
+}
+
+int mount_list(const struct backend_settings *settings, struct arena *a, struct mount_trace **out, size_t *count,
+               struct fault *f)
+{
+    AUTO_DIR DIR *entries = opendir(settings->mount_base);
+    struct mount_trace *list = ARENA_ARRAY(a, struct mount_trace, MOUNTS_MAX);
+    size_t n = 0;
+    for (const struct dirent *e = entries ? readdir(entries) : NULL; e && n < MOUNTS_MAX; e = readdir(entries)) {
+        struct sr sr = {.settings = settings};
+        struct mount_trace *one = &list[n];
+        if (!uuid_parse_text(e->d_name, &sr.uuid))
+            continue;
+        one->sr = sr.uuid;
+        if (mounts_find(mount_path(&sr, a), a, &one->mounted, f) < 0)
+            return -1;
+        n += one->mounted.there;
+    }
+    *out = list;
+    *count = n;
+    return 0;
 }

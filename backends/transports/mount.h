@@ -4,6 +4,7 @@
 #define SMAPI_BACKENDS_TRANSPORT_MOUNT_H
 
 #include "backends/driver.h"
+#include "backends/tools/mounts.h"
 
 /* <mount_base>/<sr>, in the arena, without links: as the kernel's list of mounts has it. */
 const char *mount_path(const struct sr *sr, struct arena *a);
@@ -15,6 +16,14 @@ int mount_is_there(const struct sr *sr, const char *source, enum fault_code code
 
 /* Opens what is mounted on the SR's path into sr->place; never waits for a server that is gone. */
 int mount_take(struct sr *sr, struct fault *f);
+
+/* What is mounted in the mount base under the name of an SR, by what the kernel's list says. */
+struct mount_trace {
+    struct uuid sr;
+    struct mounted mounted;
+};
+int mount_list(const struct backend_settings *settings, struct arena *a, struct mount_trace **out, size_t *count,
+               struct fault *f);
 
 /* Gives sr->place back, unmounts what is mounted from a source of which ours says that it is, and removes the mount
    point. Idempotent. ours NULL: whatever is mounted there. */

@@ -206,6 +206,42 @@ static int nfs_probe(const struct layout *layout, const struct pairs *config, co
     return 0;
 }
 
+/* ------------------------------------------------------------------ find */
+
+/* "SERVER:PATH/<sr>", an address of version 6 in brackets; false when it is not of that form. */
+static bool take_source(const struct mount_trace *m, struct arena *a, const char **server, const char **path)
+{
+    const char *source = m->mounted.source, *colon = strstr(source, ":/"), *last = strrchr(source, '/');
+    if (!colon || !last || strcmp(last + 1, m->sr.text) != 0)
+        return false;
+    bool bracket = source[0] == '[' && colon[-1] == ']';
+    *server = arena_copy(a, source + bracket, (size_t) (colon - source) - 2U * bracket);
+    *path = last == colon + 1 ? "/" : arena_copy(a, colon + 1, (size_t) (last - colon) - 1);
+    return true;
+}
+
+static int nfs_find(const struct layout *layout, const struct backend_settings *settings, struct arena *a,
+                    struct trace_list *out, struct fault *f)
+{
+    struct mount_trace *mounts;
+    size_t count;
+    (void) layout;
+    if (mount_list(settings, a, &mounts, &count, f) < 0)
+        return -1;
+    for (size_t i = 0; i < count; i++) {
+        const struct mount_trace *m = &mounts[i];
+        const char *server, *path;
+        if (strncmp(m->mounted.type, "nfs", 3) != 0 || !take_source(m, a, &server, &path))
+            continue;
+        const struct pair config[] = {{"server", server},
+                                      {"serverpath", path},
+                                      {"nfsversion", mounts_option(&m->mounted, "vers", a)},
+                                      {"nfs_mode", mounts_option(&m->mounted, "soft", a) ? "soft" : NULL}};
+        trace_add(a, out, &m->sr, config, COUNT_OF(config));
+    }
+    return 0;
+}
+
 const struct transport transport_mount_nfs = {
     .name = "mount_nfs",
     .remote = true,
@@ -214,5 +250,6 @@ const struct transport transport_mount_nfs = {
     .destroy = nfs_destroy,
     .connect = nfs_connect,
     .disconnect = nfs_disconnect,
+    .find = nfs_find,
     .probe = nfs_probe,
 };

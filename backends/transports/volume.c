@@ -7,6 +7,7 @@
 #include "backends/tools/ext.h"
 #include "backends/tools/lvm.h"
 #include "backends/tools/mounts.h"
+#include "backends/transports/iscsi.h"
 #include "backends/transports/mount.h"
 #include "server/base/io.h"
 #include "server/base/point.h"
@@ -446,6 +447,71 @@ int volume_probe(const struct volume_devices *d, const char *list, struct arena 
         if (strncmp(name, GROUP_PREFIX, strlen(GROUP_PREFIX)) == 0 &&
             uuid_parse_text(name + strlen(GROUP_PREFIX), &uuid))
             found_add(a, out, (struct found_sr){.uuid = uuid, .path = arena_text(a, list), .size = r.vgs[i].size});
+    }
+    return 0;
+}
+
+/* ------------------------------------------------------------------ find */
+
+static const char *devices_text(const struct lvm_vg *vg, struct arena *a)
+{
+    const char *list = "";
+    for (size_t i = 0; i < vg->pv_count; i++)
+        list = arena_printf(a, "%s%s%s", list, i ? "," : "", vg->pvs[i].name);
+    return list;
+}
+
+int volume_is_mounted(const struct uuid *uuid, const struct backend_settings *settings, struct arena *a, bool *there,
+                      struct fault *f)
+{
+    const struct sr sr = {.uuid = *uuid, .settings = settings};
+    struct mounted m;
+    if (mounts_find(mount_path(&sr, a), a, &m, f) < 0)
+        return -1;
+    *there = m.there && strcmp(m.source, names_of(&sr, a).mapped) == 0;
+    return 0;
+}
+
+/* The devices of one that is mounted, as device_config device; NULL for one that is not, or not on devices of this
+   machine. */
+static int find_mounted(const struct uuid *uuid, const struct backend_settings *settings, struct arena *a,
+                        const char **out, struct fault *f)
+{
+    const struct sr sr = {.uuid = *uuid};
+    const struct names n = names_of(&sr, a);
+    struct volume_devices members = {0};
+    struct lvm_report r;
+    const struct lvm_vg *vg;
+    bool there;
+    size_t links;
+    *out = NULL;
+    if (volume_is_mounted(uuid, settings, a, &there, f) < 0)
+        return -1;
+    iscsi_links(uuid, a, &links);
+    if (!there || links)
+        return 0;
+    members.paths = (const char *const *) device_list("LVM2_member", a, &members.count);
+    if (find_group(&members, n.group, -1, a, &r, &vg, f) < 0)
+        return -1;
+    if (!vg)
+        return fault_set(f, FAULT_VolNotFound, "%s is mounted, and its group %s is on no device", n.mapped, n.group);
+    *out = devices_text(vg, a);
+    return 0;
+}
+
+int volume_find(const struct backend_settings *settings, struct arena *a, struct trace_list *out, struct fault *f)
+{
+    AUTO_DIR DIR *entries = opendir(settings->mount_base);
+    for (const struct dirent *e = entries ? readdir(entries) : NULL; e; e = readdir(entries)) {
+        struct uuid uuid;
+        const char *devices;
+        if (!uuid_parse_text(e->d_name, &uuid))
+            continue;
+        if (find_mounted(&uuid, settings, a, &devices, f) < 0)
+            return -1;
+        const struct pair device = {"device", devices};
+        if (devices)
+            trace_add(a, out, &uuid, &device, 1);
     }
     return 0;
 }

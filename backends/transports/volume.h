@@ -31,6 +31,12 @@ int volume_disconnect(struct sr *sr, const struct volume_devices *d, struct faul
    SRInUse naming whose it is. */
 int volume_owner(struct sr *sr, const struct volume_devices *d, struct owner *out, struct fault *f);
 int volume_take(struct sr *sr, const struct volume_devices *d, const struct plan *plan, struct fault *f);
+/* Whether what is mounted under the SR's name is its volume. */
+int volume_is_mounted(const struct uuid *sr, const struct backend_settings *settings, struct arena *a, bool *there,
+                      struct fault *f);
+/* Those that are mounted, with the devices of their groups as device_config device. One that is not is only known by
+   the mark in its file system, which nobody mounts to look for it. */
+int volume_find(const struct backend_settings *settings, struct arena *a, struct trace_list *out, struct fault *f);
 /* The SRs whose groups are on the devices; nothing is activated. */
 int volume_probe(const struct volume_devices *d, const char *list, struct arena *a, struct found_list *out,
                  struct fault *f);

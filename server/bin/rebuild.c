@@ -6,7 +6,6 @@
 #include "server/bin/daemon.h"
 #include "server/wire/write.h"
 #include <dirent.h>
-#include <limits.h>
 #include <string.h>
 
 enum { MEMORY = 64 << 20 };
@@ -41,33 +40,49 @@ static int read_sr(struct rebuild *r, const char *text, struct fault *f)
     return 0;
 }
 
-/* Where a daemon had connected a directory, a link in the mount base still leads there. */
-static void read_link(struct rebuild *r, const struct rebuild_order *o, const char *name)
+static bool is_named(const struct rebuild_order *o, const struct uuid *uuid)
 {
-    char path[PATH_MAX], target[PATH_MAX];
-    struct uuid uuid = UUID_NONE;
-    if (!uuid_parse_text(name, &uuid))
-        return;
     for (size_t i = 0; i < o->count; i++)
-        if (strstr(o->srs[i], uuid.text))
-            return; /* the command line knows better */
-    snprintf(path, sizeof path, "%s/%s", r->settings->server_mount_base, name);
-    ssize_t length = readlink(path, target, sizeof target - 1);
-    if (length <= 0) {
-        fprintf(stderr, "smapid: %s is no link to a directory: name its repository with --sr\n", path);
-        r->missed = true;
-        return;
-    }
-    target[length] = '\0';
-    struct pair location = {"location", target};
-    take_in(r, "file", &uuid, &(struct pairs){&location, 1});
+        if (strstr(o->srs[i], uuid->text))
+            return true; /* the command line knows better */
+    return false;
 }
 
-static void read_links(struct rebuild *r, const struct rebuild_order *o)
+static void tell_unfound(void *arg, const char *type, const struct fault *f)
+{
+    struct rebuild *r = arg;
+    fprintf(stderr, "smapid: repositories of type %s cannot be looked for: %s\n", type, f->detail);
+    r->missed = true;
+}
+
+/* What stands in the mount base was an SR's. */
+static void tell_unknown(struct rebuild *r, const struct rebuild_order *o, const struct dispatch_trace *traces,
+                         size_t count)
 {
     AUTO_DIR DIR *entries = opendir(r->settings->server_mount_base);
-    for (const struct dirent *e = entries ? readdir(entries) : NULL; e; e = readdir(entries))
-        read_link(r, o, e->d_name);
+    for (const struct dirent *e = entries ? readdir(entries) : NULL; e; e = readdir(entries)) {
+        struct uuid uuid;
+        bool known = !uuid_parse_text(e->d_name, &uuid) || is_named(o, &uuid);
+        for (size_t i = 0; i < count && !known; i++)
+            known = uuid_equal(&traces[i].uuid, &uuid);
+        if (known)
+            continue;
+        fprintf(stderr, "smapid: what %s/%s leads to is not known: name its repository with --sr\n",
+                r->settings->server_mount_base, e->d_name);
+        r->missed = true;
+    }
+}
+
+/* What this host shows by itself. */
+static void read_traces(struct rebuild *r, const struct rebuild_order *o)
+{
+    struct dispatch_trace *traces;
+    size_t count;
+    dispatch_traces(r->d, r->arena, &traces, &count, tell_unfound, r);
+    for (size_t i = 0; i < count; i++)
+        if (!is_named(o, &traces[i].uuid))
+            take_in(r, traces[i].type, &traces[i].uuid, &traces[i].config);
+    tell_unknown(r, o, traces, count);
 }
 
 static int fill(struct rebuild *r, const struct rebuild_order *o, struct fault *f)
@@ -77,7 +92,7 @@ static int fill(struct rebuild *r, const struct rebuild_order *o, struct fault *
     for (size_t i = 0; i < o->count; i++)
         if (read_sr(r, o->srs[i], f) < 0)
             return -1;
-    read_links(r, o);
+    read_traces(r, o);
     return 0;
 }
 

@@ -11,7 +11,8 @@ struct rebuild_order {
     size_t count;
 };
 
-/* Takes in the repositories named, and those that links in server.mount_base lead to. Says on stdout what it took in,
+/* Takes in the repositories named, and those that this host shows by itself: what stands in server.mount_base (links,
+   mounts), iSCSI sessions of ours, volume groups that bear this server's mark. Says on stdout what it took in,
    on stderr what it could not. Returns the exit status: 0 when all were, REBUILD_PARTLY when the database is made but
    some are missing in it. */
 enum { REBUILD_PARTLY = 1 };

@@ -124,6 +124,12 @@ def take_over(lab, sr, reason="a test", **how):
     status, told, why = take_over_run(lab, sr, "--owner", owner_of(lab, sr, **how), "--reason", reason, **how)
     assert status == 0, (status, told, why)
     return told
+def rebuild(lab, *more, status=0):
+    """What --rebuild says about a daemon that does not run."""
+    run = subprocess.run([program("smapid"), "--config", lab.config_path, "--rebuild", *more], timeout=120,
+                         stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    assert run.returncode == status, (run.returncode, run.stdout, run.stderr)
+    return run.stdout + run.stderr
 
 
 def store_sql(lab, text):

@@ -13,7 +13,7 @@ import unittest
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import vhd  # noqa: E402
-from lab import MIB, Fault, LabTest, Repository, new_uuid  # noqa: E402
+from lab import MIB, Fault, Lab, LabTest, Repository, fsck, new_uuid, rebuild  # noqa: E402
 
 EXTENT = 4 * MIB
 FIELDS = "lv_name,lv_size,lv_attr,lv_tags,pe_start,pvseg_start,pvseg_size,seg_start_pe"
@@ -137,6 +137,25 @@ class Lvm(LabTest):
         thin = self.image(100 * MIB)
         self.assertEqual(self.loop.volumes()["VHD-" + thin][0], 8 * MIB)
         self.assertEqual(self.loop.content("LV-" + raw), bytes(8 * MIB))
+
+    def test_a_lost_database_is_made_anew_from_the_group_that_bears_this_servers_mark(self):
+        self.sr.made()
+        vdi = self.image()
+        snapshot = self.sr("vdi_snapshot", vdi_uuid=vdi)["uuid"]
+        before = self.consistent()
+        for attached in (True, False):
+            if not attached:
+                self.sr("sr_detach")
+            self.lab.kill9()
+            os.unlink(os.path.join(self.lab.state, "smapid.db"))
+            with contextlib.closing(Lab()) as stranger:  # whose server made none of this: it leaves the group alone
+                self.assertNotIn(self.sr.uuid, rebuild(stranger))
+            self.assertIn(f"SR {self.sr.uuid}: type lvm, {len(before)} disks\n", rebuild(self.lab))
+            self.lab.start()
+            self.sr("sr_attach")
+            self.assertEqual(self.consistent().keys(), before.keys())
+            self.assertEqual(fsck(self.lab, "--strict"), [])
+        self.assertIn(snapshot, before)
 
     def test_new_volumes_show_nothing_of_old_ones(self):
         self.sr.made()

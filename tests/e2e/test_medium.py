@@ -6,7 +6,7 @@ import subprocess
 import time
 import unittest
 
-from lab import MIB, Fault, Lab, LabTest, fsck, new_uuid, program, take_over
+from lab import MIB, Fault, Lab, LabTest, fsck, new_uuid, program, rebuild, take_over
 
 
 def raw_image(directory, size=2 * MIB):
@@ -166,10 +166,7 @@ class LostDatabase(LabTest):
         return self.lab.log()
 
     def rebuild(self, *more, status=0):
-        run = subprocess.run([program("smapid"), "--config", self.lab.config_path, "--rebuild", *more], timeout=60,
-                             capture_output=True, text=True, check=False)
-        self.assertEqual(run.returncode, status, run.stderr)
-        return run.stdout + run.stderr
+        return rebuild(self.lab, *more, status=status)
 
     def test_a_damaged_database_is_refused_and_kept_beside_the_new_one(self):
         sr, before = self.with_three_disks()
@@ -232,6 +229,32 @@ class LostDatabase(LabTest):
         self.lab.start()
         sr("sr_attach")
         self.assertEqual(self.told(sr), before)
+
+    def test_a_value_with_commas_and_what_a_command_line_must_not_show(self):
+        sr, before = self.with_three_disks()
+        place = os.path.join(self.lab.dir, "with,comma")
+        sr("sr_detach")
+        shutil.copytree(sr.location, place)
+        shutil.rmtree(sr.location)
+        self.lab.stop()
+        os.unlink(os.path.join(self.lab.state, "smapid.db"))
+        told = self.rebuild("--sr", f"file,uuid={sr.uuid},location={place}", "--sr",
+                            f"iscsi,uuid={new_uuid()},target=192.0.2.1,192.0.2.2,chappassword=s3cret", status=1)
+        self.assertIn(f"SR {sr.uuid}: type file, 3 disks", told)
+        self.assertIn("chappassword", told)
+        self.assertNotIn("s3cret", told)
+        self.lab.start()
+        sr.config["location"] = place
+        sr("sr_attach")
+        self.assertEqual(self.told(sr), before)
+
+    def test_what_nobody_knows_in_the_mount_base_is_told(self):
+        sr, _ = self.with_three_disks()
+        self.lose(sr)
+        stranger = new_uuid()
+        os.mkdir(os.path.join(self.lab.mounts, stranger))
+        told = self.rebuild("--sr", f"file,uuid={sr.uuid},location={sr.location}", status=1)
+        self.assertIn(f"{self.lab.mounts}/{stranger}", told)
 
     def test_another_server_takes_over_only_when_it_is_told_to(self):
         sr, before = self.with_three_disks()

@@ -454,3 +454,18 @@ def left(before, after=None):
     """What is held now and was not before, as sentences."""
     after = after or held()
     return [f"{kind}: {thing}" for kind, things in after.items() for thing in things if thing not in before[kind]]
+
+
+def made_anew(test, sr):
+    """The daemon dies, its database is lost, and the host shows what the SR was and how it was reached. sr is attached, in
+    a daemon of its own: afterwards nobody may write for a while."""
+    import lab as e2e
+    before = {vdi: (row["size"], row["label"], row["hidden"]) for vdi, row in sr.contents().items()}
+    lab = sr.client.lab
+    lab.kill9()
+    os.unlink(os.path.join(lab.state, "smapid.db"))
+    test.assertIn(f"SR {sr.uuid}: type {sr.kind}, {len(before)} disks", e2e.rebuild(lab))
+    lab.start()
+    sr("sr_attach", device_config=dict(sr.config))
+    test.assertEqual({vdi: (row["size"], row["label"], row["hidden"]) for vdi, row in sr.contents().items()}, before)
+    test.assertEqual(e2e.fsck(lab, "--strict"), [])

@@ -11,7 +11,7 @@ sys.path.insert(0, os.path.join(HERE, "..", "e2e"))
 import killed  # noqa: E402
 import vhd  # noqa: E402
 from lab import MIB, Lab, LabTest, deep, raises  # noqa: E402
-from kit import held, left, mounts, sh, spare, wipe  # noqa: E402
+from kit import held, left, made_anew, mounts, sh, spare, wipe  # noqa: E402
 
 
 class ExtTest(LabTest):
@@ -114,6 +114,16 @@ class Life(ExtTest):
             theirs("sr_attach")
         self.clean()
         sr("sr_attach")
+        self.end(sr)
+
+
+class Lost(ExtTest):
+    """Alone with its daemon: after a rebuild nobody may write for a while."""
+
+    def test_a_lost_database_is_made_anew_from_what_is_mounted(self):
+        sr = self.repository(f"{spare()},{spare()}").made()
+        sr("vdi_snapshot", vdi_uuid=sr.disk(4 * MIB, "label"))
+        made_anew(self, sr)
         self.end(sr)
 
 

@@ -95,6 +95,18 @@ class Life(ExtOverIscsi):
         self.assertEqual(read(self.store.files[0], MIB), was)
 
 
+class Lost(ExtOverIscsi):
+    """Alone with its daemon: after a rebuild nobody may write for a while."""
+
+    @deep
+    def test_a_lost_database_is_made_anew_from_session_and_mount(self):
+        self.store = self.target([LUN])
+        sr = self.sr()
+        sr("vdi_snapshot", vdi_uuid=sr.disk(4 * MIB, "label"))
+        kit.made_anew(self, sr)
+        self.end_of(sr)
+
+
 class OneServer(ExtOverIscsi):
     def setUp(self):
         super().setUp()

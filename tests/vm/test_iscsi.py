@@ -11,7 +11,7 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import kit  # noqa: E402
 from iscsi_help import CHAP, HOST, INCOMING, IQN, POINTS, IscsiTest, links, read, write  # noqa: E402
 from kit import MIB, sh  # noqa: E402
-from lab import raises  # noqa: E402
+from lab import deep, raises  # noqa: E402
 
 OTHER = "iqn.2024-01.org.example:other"
 
@@ -475,6 +475,17 @@ class Rebuilt(IscsiTest):
         with self.refused(24, "rebuilt"):
             sr("vdi_activate", "true", vdi_uuid=vdi)
         sh("sg_persist", "-n", "-o", "--clear", f"--param-rk={newer}", other)
+
+
+class Lost(IscsiTest):
+    """Alone with its daemon: after a rebuild nobody may write for a while."""
+
+    @deep
+    def test_a_lost_database_is_made_anew_from_the_session(self):
+        self.target([8 * MIB, 4 * MIB])
+        sr = self.sr()
+        sr.disk(MIB)  # a LUN has no place for a label
+        kit.made_anew(self, sr)
 
 
 if __name__ == "__main__":

@@ -117,6 +117,18 @@ class Life(LvmOverIscsi):
         sr("sr_delete")
 
 
+class Lost(LvmOverIscsi):
+    """Alone with its daemon: after a rebuild nobody may write for a while."""
+
+    @deep
+    def test_a_lost_database_is_made_anew_from_session_and_group(self):
+        self.store = self.target([LUN, LUN])
+        sr = self.sr(LUNid="0,1")
+        sr("vdi_snapshot", vdi_uuid=sr.disk(8 * MIB, "label"))
+        kit.made_anew(self, sr)
+        self.end_of(sr)
+
+
 class Ladder(LvmOverIscsi):
     def test_a_probe_leads_from_nothing_to_the_repository(self):
         self.store = self.target([LUN, MIB])

@@ -13,7 +13,7 @@ import killed  # noqa: E402
 import vhd  # noqa: E402
 from lab import MIB, Fault, Lab, LabTest, deep, new_uuid, raises  # noqa: E402
 import places  # noqa: E402
-from kit import NfsServer, eventually, held, left, mounts, read, sh  # noqa: E402
+from kit import NfsServer, eventually, held, left, made_anew, mounts, read, sh  # noqa: E402
 
 server = None
 
@@ -150,6 +150,16 @@ class Life(NfsTest):
             with self.refused(74, "busy"):
                 sr("sr_detach")
             sr("sr_scan")
+        self.end(sr)
+
+
+class Lost(NfsTest):
+    """Alone with its daemon: after a rebuild nobody may write for a while."""
+
+    def test_a_lost_database_is_made_anew_from_what_is_mounted(self):
+        sr = self.repository(nfsversion="4.1", nfs_mode="soft").made()
+        sr("vdi_snapshot", vdi_uuid=sr.disk(4 * MIB, "label"))
+        made_anew(self, sr)
         self.end(sr)
 
 
