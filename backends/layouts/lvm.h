@@ -22,8 +22,10 @@
 #define LVM_TEMP       "tmp_"
 #define LVM_MGT        "MGT"
 #define LVM_TAG_OP     "smapi_op="
-#define LVM_TAG_FORK   "smapi_snap=" /* <disk>:<base>:<new disk>, on the volume that will be the disk */
-#define LVM_TAG_ZERO   "smapi_zero=" /* bytes: what lies behind them was not zeroed yet */
+#define LVM_TAG_FORK   "smapi_snap="  /* <disk>:<base>:<new disk>, on the volume that will be the disk */
+#define LVM_TAG_ZERO   "smapi_zero="  /* bytes: what lies behind them was not zeroed yet */
+#define LVM_TAG_RESET  "smapi_reset=" /* <op8>: the disk's BAT is being emptied */
+#define LVM_TAG_LINK   "smapi_link="  /* <disk>:<parent>, on a whole log of what gives the disk that parent */
 #define LVM_TAG_HIDDEN "hidden"
 
 /* ---- lvm_sr.c: the group */
@@ -232,6 +234,25 @@ int lvm_fork_finish(struct sr *sr, const struct lvm_fork *fork, enum fault_code 
 /* The new disk and the base, as they stand then. */
 int lvm_fork_describe(struct sr *sr, const struct plan *plan, const struct vdi *wanted, struct arena *a,
                       struct vdi *made, struct vdi *base, struct fault *f);
+
+/* ---- lvm_relink.c */
+
+int lvm_vdi_reset(struct sr *sr, const struct plan *plan, const struct vdi *vdi, struct arena *a, struct vdi *out,
+                  struct fault *f);
+/* All that is left to do of a reset that has begun; nothing without its tag. */
+int lvm_reset_finish(struct sr *sr, const struct lvm_vg *vg, const struct lvm_lv *lv, struct fault *f);
+/* It is an empty child. */
+bool lvm_is_reset(const struct lvm_vg *vg, const struct lvm_lv *lv);
+int lvm_vdi_compose(struct sr *sr, const struct plan *plan, const struct vdi *vdi, const struct vdi *parent,
+                    struct arena *a, struct vdi *out, struct vdi *base, struct fault *f);
+/* The log of a compose, NULL when there is none; whose parent becomes which, false when it was not begun; all that is
+   left to do of one that was. */
+const struct lvm_lv *lvm_link_find(const struct lvm_vg *vg, const struct plan *plan);
+bool lvm_link_parse(const struct lvm_lv *log, struct uuid *disk, struct uuid *parent, struct arena *a);
+int lvm_link_finish(struct sr *sr, const struct lvm_vg *vg, const struct lvm_lv *log, struct fault *f);
+/* Child and parent as they stand then. */
+int lvm_link_describe(struct sr *sr, const struct plan *plan, const struct vdi *vdi, const struct vdi *parent,
+                      struct arena *a, struct vdi *out, struct vdi *base, struct fault *f);
 
 /* ---- lvm_settle.c */
 

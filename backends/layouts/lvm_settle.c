@@ -90,6 +90,20 @@ static bool find_fork(const struct lvm_vg *vg, const char *op, struct arena *a, 
     return false;
 }
 
+/* Of a compose, or of a reset: what has begun is finished. */
+static int settle_relink(struct sr *sr, const struct lvm_vg *vg, const struct lvm_lv *lv, struct arena *a,
+                         bool *changed, struct fault *f)
+{
+    struct uuid disk, parent;
+    *changed = true;
+    if (lvm_tag_value(lv->tags, LVM_TAG_RESET, a))
+        return lvm_reset_finish(sr, vg, lv, f);
+    if (strncmp(lv->name, LVM_TEMP, strlen(LVM_TEMP)) == 0 && lvm_link_parse(lv, &disk, &parent, a))
+        return lvm_link_finish(sr, vg, lv, f);
+    *changed = false;
+    return 0;
+}
+
 /* One that has begun is past its point of no return; one that lacks a volume is left for people to look at. */
 static int settle_stray(struct sr *sr, const struct lvm_vg *vg, const char *op, struct arena *a, bool *changed,
                         struct fault *f)
@@ -111,6 +125,10 @@ int lvm_settle_strays(struct sr *sr, struct fault *f)
         return -1;
     for (size_t i = 0; i < vg->lv_count; i++) {
         bool changed;
+        if (settle_relink(sr, vg, &vg->lvs[i], a, &changed, f) < 0)
+            return -1;
+        if (changed)
+            return lvm_settle_strays(sr, f);
         const char *op = lvm_tag_value(vg->lvs[i].tags, LVM_TAG_OP, a);
         if (strncmp(vg->lvs[i].name, LVM_TEMP, strlen(LVM_TEMP)) != 0 || !op || strlen(op) != 8)
             continue;
@@ -206,6 +224,49 @@ static int settle_fork(struct work *w, struct fault *f)
     return 0;
 }
 
+/* A reset that has begun is finished. */
+static int settle_reset(struct work *w, struct fault *f)
+{
+    struct lvm_vg *vg;
+    const struct lvm_lv *lv;
+    bool raw;
+    if (find_disk(w, &vg, &lv, &raw, f) < 0)
+        return -1;
+    if (!lv)
+        return undone(w);
+    if (lvm_reset_finish(w->sr, vg, lv, f) < 0)
+        return -1;
+    return !raw && lvm_is_reset(vg, lv) ? done(w, f) : undone(w);
+}
+
+/* So is a compose whose log is whole. One that is over has left its parent in the child, and hidden. */
+static int settle_compose(struct work *w, struct fault *f)
+{
+    struct lvm_vg *vg;
+    struct lvm_chain c;
+    struct uuid disk, parent;
+    struct image_info info;
+    struct fault ignored;
+    bool raw;
+    if (lvm_group(w->sr, w->a, &vg, f) < 0)
+        return -1;
+    const struct lvm_lv *log = lvm_link_find(vg, w->plan);
+    if (log && lvm_link_parse(log, &disk, &parent, w->a)) {
+        if (lvm_link_finish(w->sr, vg, log, f) < 0)
+            return -1;
+    } else if (log && lvm_sweep(w->sr, &w->plan->op, f) < 0) {
+        return -1;
+    }
+    if (lvm_group(w->sr, w->a, &vg, f) < 0)
+        return -1;
+    const struct lvm_lv *lv = lvm_find_disk(vg, &w->plan->base, &raw);
+    if (lvm_chain_read(vg, &w->plan->vdi, &c, &ignored) < 0 || !uuid_equal(&c.info.parent, &w->plan->base) || !lv ||
+        lvm_info(vg, lv, raw, &info, &ignored) < 0 || !info.hidden)
+        return undone(w);
+    w->how = SETTLED_DONE;
+    return lvm_link_describe(w->sr, w->plan, w->wanted, NULL, w->a, w->vdi, w->base, f);
+}
+
 /* The row has the old labels: so gets the medium. */
 static int settle_update(struct work *w, struct fault *f)
 {
@@ -243,10 +304,11 @@ static const struct row {
     int (*settle)(struct work *w, struct fault *f);
     bool after_poison;
 } rows[] = {
-    {"vdi_create", settle_create, true},   {"vdi_delete", settle_delete, false},
-    {"vdi_resize", settle_resize, false},  {"vdi_introduce", settle_introduce, false},
-    {"vdi_update", settle_update, false},  {"vdi_snapshot", settle_fork, false},
-    {"vdi_clone", settle_fork, false},     {"sr_create", settle_sr_create, true},
+    {"vdi_create", settle_create, true},      {"vdi_delete", settle_delete, false},
+    {"vdi_resize", settle_resize, false},     {"vdi_introduce", settle_introduce, false},
+    {"vdi_epoch_begin", settle_reset, false}, {"vdi_compose", settle_compose, false},
+    {"vdi_update", settle_update, false},     {"vdi_snapshot", settle_fork, false},
+    {"vdi_clone", settle_fork, false},        {"sr_create", settle_sr_create, true},
     {"sr_delete", settle_sr_delete, true},
 };
 

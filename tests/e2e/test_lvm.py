@@ -13,9 +13,10 @@ import unittest
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import vhd  # noqa: E402
-from lab import MIB, Fault, Lab, LabTest, Repository, fsck, new_uuid, rebuild  # noqa: E402
+from lab import MIB, Fault, Lab, LabTest, Repository, fsck, new_uuid, rebuild, take_over  # noqa: E402
 
 EXTENT = 4 * MIB
+BLOCK_AT = 4329472 + 3584  # where the first block may stand: its bitmap; the data is on a page
 FIELDS = "lv_name,lv_size,lv_attr,lv_tags,pe_start,pvseg_start,pvseg_size,seg_start_pe"
 BROKEN = (OSError, http.client.HTTPException)  # the daemon died while it answered
 LIMIT = 40  # more points than any call passes
@@ -238,6 +239,105 @@ class Lvm(LabTest):
         for uuid in [uuid for uuid, row in self.sr.contents().items() if not row["hidden"]]:
             self.sr("vdi_delete", vdi_uuid=uuid)
         self.assertEqual(set(self.loop.volumes()), {"MGT"})
+
+    def bat(self, vdi):
+        """The entries of a VHD's table that lead to a block."""
+        content = self.loop.content("VHD-" + vdi)
+        at, = struct.unpack_from(">Q", content, 512 + 16)
+        return {n: entry for n, (entry,) in enumerate(struct.iter_unpack(">I", content[at:at + 4096]))
+                if entry != 0xffffffff}
+
+    def fill(self, vdi):
+        """As a data path would, writes the disk's first block."""
+        name = "VHD-" + vdi
+        at, = struct.unpack_from(">Q", self.loop.content(name), 512 + 16)
+        self.loop.put(name, b"\xff" * 512 + b"data" * 1024, BLOCK_AT)
+        self.loop.put(name, struct.pack(">I", BLOCK_AT // 512), at)
+        self.assertEqual(self.bat(vdi), {0: BLOCK_AT // 512})
+
+    def reset(self, vdi):
+        self.sr("vdi_epoch_begin", vdi_uuid=vdi, vdi_on_boot="reset")
+
+    def test_a_disk_that_is_reset_forgets_what_was_written_or_nothing(self):
+        self.sr.made()
+        vdi, size = self.image(8 * MIB), 12 * MIB
+        with self.refused(38):
+            self.reset(vdi)
+        self.sr("vdi_snapshot", vdi_uuid=vdi)
+        self.sr("vdi_resize", str(size), vdi_uuid=vdi)  # it stays as large as it is
+        parent = self.sr.contents()[vdi]["parent"]
+        with self.refused(46):
+            self.reset(parent)
+
+        def whole(rows, point):
+            self.assertEqual((rows[vdi]["parent"], int(rows[vdi]["size"])), (parent, size))
+            self.assertEqual(self.bat(vdi) == {}, point != "intent_committed")
+            self.assertNotIn("smapi_reset", self.loop.volumes()["VHD-" + vdi][2])
+        points = self.each_point(lambda: (self.fill(vdi), self.reset(vdi)), whole)
+        self.assertEqual(points, ["intent_committed", "volume_reset_marked", "volume_reset_cleared", "effects_done",
+                                  "result_committed"])
+
+    def test_a_disk_that_is_composed_has_the_new_parent_or_the_old(self):
+        self.sr.made()
+        vdi, parents = self.image(8 * MIB), []
+        self.sr("vdi_snapshot", vdi_uuid=vdi)
+        parents.append(self.sr.contents()[vdi]["parent"])
+        self.fill(vdi)
+        had = self.bat(vdi)
+        with self.refused(66):
+            lone = self.image(8 * MIB)
+            self.sr("vdi_compose", parents[0], vdi_uuid=lone)
+        with self.refused(79):
+            self.sr("vdi_compose", self.image(12 * MIB), vdi_uuid=vdi)
+        with self.refused(1):
+            self.sr("vdi_compose", vdi, vdi_uuid=vdi)
+
+        def next_parent():
+            parents.append(self.image(4 * MIB, "raw" if len(parents) % 2 else "vhd"))
+
+        def judged(rows, point):
+            done = point not in ("intent_committed", "volume_link_written")
+            self.assertEqual(rows[vdi]["parent"], parents[-1] if done else self.was)
+            self.assertTrue(rows[rows[vdi]["parent"]]["hidden"])
+            self.assertEqual(rows[parents[-1]]["hidden"], done)
+            self.assertEqual(self.bat(vdi), had)
+            self.assertEqual({name for name in self.loop.volumes() if name.startswith("tmp_")}, set())
+            self.was = rows[vdi]["parent"]
+            if done:
+                next_parent()
+        self.was = parents[0]
+        next_parent()
+        points = self.each_point(lambda: self.sr("vdi_compose", parents[-1], vdi_uuid=vdi), judged)
+        self.assertEqual(points, ["intent_committed", "volume_link_written", "compose_half_written", "compose_linked",
+                                  "hide_written", "effects_done", "result_committed"])
+
+    def test_what_a_dead_server_had_begun_another_finishes(self):
+        """By the group alone."""
+        for point in ("volume_reset_marked", "compose_half_written"):
+            sh("wipefs", "-qaf", self.loop.path)
+            self.sr.made()
+            vdi, other = self.image(8 * MIB), self.image(8 * MIB)
+            self.sr("vdi_snapshot", vdi_uuid=vdi)
+            self.fill(vdi)
+            self.lab.arm(f"{point}:kill")
+            with self.subTest(point=point), contextlib.closing(Lab()) as second:
+                with contextlib.suppress(*BROKEN):
+                    if point.startswith("compose"):
+                        self.sr("vdi_compose", other, vdi_uuid=vdi)
+                    else:
+                        self.reset(vdi)
+                self.assertTrue(self.lab.died())
+                self.lab.disarm()
+                second.start()
+                here, self.sr = self.sr, self.sr.by(second.unix("xapi"))
+                take_over(second, self.sr)
+                self.sr("sr_attach")
+                rows = self.consistent()
+                self.assertEqual((self.bat(vdi) == {}, rows[vdi]["parent"] == other),
+                                 (point == "volume_reset_marked", point == "compose_half_written"))
+                self.sr = here
+            self.lab.start()
+            self.sr = Repository(self.lab.unix("xapi"), "lvm", new_uuid(), {"device": self.loop.path})
 
     def test_killed_again_while_it_recovers(self):
         self.sr.made()
