@@ -10,8 +10,8 @@
   - the directory of links (mount_base), which stands for /run, is empty afterwards.
 
 States are numbered sets of the run's calls; Tree.build makes the directories such a set stands for, and Tree.identity
-tells which of them are the same to a reader: those whose files are, but for what lies in the store's log behind its last
-whole commit, which no reader of it takes.
+tells which of them are the same to a reader: those whose files are, the database and its log being read as one: a page is
+what the log's whole commits say it is, else what the database has.
 """
 import functools
 import hashlib
@@ -21,10 +21,10 @@ import shutil
 import stat
 import struct
 
-WINDOW = 4          # the last calls not synced of which every subset is tried
+WINDOW = 4          # the last calls not synced of which every subset is tried; those before are lost one by one
 TEARS = (512, 4096)
 SKIPPED = "smapid.reserve"
-LOG = "-wal"
+DATABASE, LOG = ".db", "-wal"
 CACHE = 256 << 20
 DATA = ("write", "truncate", "punch", "allocate")
 
@@ -56,6 +56,19 @@ def committed(log):
         at += 24 + page
         good = at if commit else good
     return good
+
+
+def merged(database, log):
+    """What a reader finds in a database with that log: its pages in order."""
+    good = committed(log)
+    if not good:
+        return database
+    page, pages, count = struct.unpack_from(">I", log, 8)[0], {}, 0
+    for at in range(32, good, 24 + page):
+        number, commit = struct.unpack_from(">2I", log, at)
+        pages[number] = log[at + 24:at + 24 + page]
+        count = commit or count
+    return b"".join(pages.get(n) or database[(n - 1) * page:n * page].ljust(page, b"\0") for n in range(1, count + 1))
 
 
 class Node:
@@ -119,11 +132,19 @@ class Tree:
         def add(inode, path):
             node = nodes[inode]
             total.update(f"{path} {inode}\n".encode())
-            if node.kind == "directory":
-                for name in sorted(node.content):
+            if node.kind != "directory":
+                total.update(run.digest((inode, wrote.get(inode, ())), node.content))
+                return
+            for name in sorted(node.content):
+                log = node.content.get(name + LOG) if name.endswith(DATABASE) else None
+                if log:
+                    total.update(name.encode() + database(node.content[name], log))
+                elif not name.endswith(LOG):
                     add(node.content[name], f"{path}/{name}")
-            else:
-                total.update(run.digest(inode, wrote.get(inode, ()), node.content, path))
+
+        def database(*inodes):
+            keys = [(inode, wrote.get(inode, ())) for inode in inodes]
+            return run.digest(tuple(keys), *(nodes[inode].content for inode in inodes))
 
         add(self.root, "")
         return total.digest()
@@ -203,13 +224,13 @@ class Change:
         if how == "zeros":
             return whole
         if how and how[0] == "head":
-            return _laid(content, r.offset, data[:how[1]])
+            return laid(content, r.offset, data[:how[1]])
         if how and how[0] == "tail":
-            return _laid(whole, r.offset + how[1], data[how[1]:])
-        return _laid(whole, r.offset, data)
+            return laid(whole, r.offset + how[1], data[how[1]:])
+        return laid(whole, r.offset, data)
 
 
-def _laid(content, offset, data):
+def laid(content, offset, data):
     content += bytes(max(0, offset + len(data) - len(content)))
     return content[:offset] + data + content[offset + len(data):]
 
@@ -306,12 +327,12 @@ class Run:
             self._contents[change.inode, wrote] = found
         return found
 
-    def digest(self, inode, wrote, content, path):
-        if (inode, wrote) not in self._digests:
-            content = content.encode() if isinstance(content, str) else content
-            read = content[:committed(content)] if path.endswith(LOG) else content
-            self._digests[inode, wrote] = hashlib.sha256(read).digest()
-        return self._digests[inode, wrote]
+    def digest(self, key, content, log=None):
+        """Of a file, or of a database and its log; key: which they are, and what wrote them."""
+        if key not in self._digests:
+            read = content.encode() if isinstance(content, str) else content if log is None else merged(content, log)
+            self._digests[key] = hashlib.sha256(read).digest()
+        return self._digests[key]
 
     # ---- states
 
@@ -337,6 +358,7 @@ class Run:
         for size in range(len(window) + 1):
             for chosen in itertools.combinations(window, size):
                 yield frozenset(before) | frozenset(chosen)
+        yield from (frozenset(pending) - {lost} for lost in before)
         yield frozenset()
         yield frozenset(n for n in pending if self.changes[n].is_data)
         yield frozenset(n for n in pending if not self.changes[n].is_data)

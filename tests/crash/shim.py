@@ -28,7 +28,7 @@ SHIM = os.path.join(BUILD, "tests", "crash", "shim.so")
 RESERVE = "smapid.reserve"  # 8 MiB that hold nothing
 PROCESSES = int(os.environ.get("SMAPI_PROCESSES") or 2)
 ENOUGH = 3  # failures of one series
-FIRST = os.environ.get("SMAPI_FIRST")
+FIRST, ONLY = os.environ.get("SMAPI_FIRST"), os.environ.get("SMAPI_ONLY", ".*")
 
 # enum action
 NONE, KILL, KILL_HALF, FAIL, FAIL_ON, SWALLOW, HIDE = range(7)
@@ -322,11 +322,12 @@ def is_first(recipe):
 def each(judge, todo, *more, progress=None):
     """Runs judge(stage, failed, *more) for each (kind, row, recipe) of todo, in SMAPI_PROCESSES (2) processes beside one
     another. Yields (name, figures, failures). With SMAPI_FIRST, a regular expression, it begins with the recipes whose
-    names fit that, and ends at the first failure. progress, a figures.Progress: what it knows is not done again, and what
+    names fit that, and ends at the first failure; SMAPI_ONLY leaves out those that do not fit it. progress, a figures.Progress: what it knows is not done again, and what
     nothing failed in is added to it."""
     for name, figures in (progress.done if progress else {}).items():
         yield name, figures, []
     todo = [one for one in todo if not progress or name_of(*one) not in progress.done]
+    todo = [one for one in todo if re.fullmatch(ONLY, one[2].__name__)]
     rival = new_uuid()
     Pki.shared().identity("host", rival)
     todo = sorted(reversed(todo), key=lambda one: not is_first(one[2]))  # the long ones first

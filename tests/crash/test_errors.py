@@ -25,8 +25,8 @@ import figures  # noqa: E402
 from client import Fault  # noqa: E402
 from lab import new_uuid  # noqa: E402
 from oracle import consistent, listed, series  # noqa: E402
-from shim import BROKEN, ENOUGH, FAIL, FAIL_ON, HIDE, KILL, each, tmp_in_memory  # noqa: E402
-from test_kill_calls import SYNCS, repeat, settled  # noqa: E402
+from shim import BROKEN, ENOUGH, FAIL, FAIL_ON, HIDE, each, tmp_in_memory  # noqa: E402
+from test_kill_calls import SYNCS, died_in_the_middle, repeat, settled  # noqa: E402
 
 DEEP = figures.DEEP
 STORE_SERIES = {("dummy", "VdiActivate"), ("dummy", "VdiDetach"), ("dummy", "VdiCreate"), ("file", "VdiDelete")}
@@ -181,22 +181,8 @@ def fail_calls(stage, failed):
     return totals
 
 
-def died_in_the_middle(stage, op):
-    """Leaves the trees as a kill half way through the call leaves them."""
-    middle = len(stage.survey(op)) * 2 // 3
-    stage.start()
-    stage.lab.control.arm(KILL, middle)
-    try:
-        stage.act(op)
-    except BROKEN:
-        pass
-    stage.lab.died()
-    stage.lab.control.disarm()
-    stage.lab.save()
-
-
 def start_records(stage):
-    stage.lab.restore(as_saved=True)
+    stage.lab.restore(as_saved=True, name="killed")
     stage.lab.record()
     stage.lab.control.arm()
     stage.lab.start()
@@ -209,7 +195,7 @@ def start_records(stage):
 def one_start(stage, action, n, error, op):
     """A start during which the n-th call fails ends in order, or serves; the next is as if nothing had been."""
     lab, test = stage.lab, stage.recipe.test
-    lab.restore(as_saved=True)
+    lab.restore(as_saved=True, name="killed")
     lab.control.arm(action, n, error)
     lab.launch()
     ready = lab.wait_ready()

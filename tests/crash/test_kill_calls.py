@@ -136,6 +136,13 @@ def recovery_of(stage, action, n, op):
     return stage.lab.stop_recording()
 
 
+def died_in_the_middle(stage, op):
+    """Saves, as "killed", the trees that a kill leaves when two thirds of the call's calls are made."""
+    assert killed(stage, KILL, len(stage.survey(op)) * 2 // 3, op)
+    stage.lab.control.disarm()
+    stage.lab.save("killed")
+
+
 def killed_again(stage, n, op, saved):
     """As killed by KILL; when that was saved it is put back."""
     if not saved:

@@ -3,13 +3,14 @@
 power.py says what a power cut may leave of that, state directory and SR alike; each such state is built, the daemon
 started on it, and what it makes of it judged by oracle.py. What was answered must be there.
 
-Quick: a sample by a fixed seed, at least 2,000. Deep (SMAPI_DEEP): all of them, and those of recorded recoveries, until
-there are SMAPI_STATES (100,000); of those that are the same to a reader (Tree.identity) one is judged. So are those of
-the series that SMAPI_FIRST names (shim.each).
+Quick: a sample by a fixed seed, at least 2,000. Deep (SMAPI_DEEP): all of them, and those of the recovery from a kill in
+the middle of each call that changes a medium, SMAPI_STATES (100,000) at least; of those that are the same to a reader (Tree.identity) EACH are judged. So are those of the series
+that SMAPI_FIRST names (shim.each).
 """
 import os
 import random
 import sqlite3
+import struct
 import sys
 import tempfile
 import time
@@ -21,11 +22,12 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."
 import figures  # noqa: E402
 from lab import new_uuid  # noqa: E402
 from oracle import consistent, series  # noqa: E402
-from power import LOG, Run, Tree, committed  # noqa: E402
-from shim import BROKEN, ENOUGH, KILL, each, is_first, tmp_in_memory  # noqa: E402
-from test_kill_calls import repeat, settled  # noqa: E402
+from power import LOG, Run, Tree, committed, laid, merged  # noqa: E402
+from shim import ENOUGH, each, is_first, tmp_in_memory  # noqa: E402
+from test_kill_calls import died_in_the_middle, repeat, settled  # noqa: E402
 
 DEEP = figures.DEEP
+EACH = 10  # of states that are the same to a reader
 SEED = int(os.environ.get("SMAPI_SEED") or 20261124)
 WANTED = int(os.environ.get("SMAPI_STATES") or (100000 if DEEP else 2300))
 
@@ -46,17 +48,11 @@ def record(stage, op, blind):
     return tree, Run(tree, lab.stop_recording(), answered, blind)
 
 
-def record_recovery(stage, n, op, blind):
-    """The start after a kill at the n-th call of the method. None when the call does not come so far."""
+def record_recovery(stage, op, blind):
+    """The start after a kill in the middle of the call."""
     lab = stage.lab
-    stage.start()
-    lab.control.arm(KILL, n)
-    try:
-        stage.act(op)
-        return None
-    except BROKEN:
-        assert lab.died()
-    lab.control.disarm()
+    died_in_the_middle(stage, op)
+    lab.restore(as_saved=True, name="killed")
     tree = Tree(lab.root)
     lab.record()
     lab.start()
@@ -85,18 +81,23 @@ def told(run, state):
     return ("answered\n" if answered else "") + "\n".join(lines)
 
 
-def one_of_each(tree, run, states, chance):
-    """Of states that are the same to a reader one; it counts as answered when one of them does."""
+def alike(tree, run, states):
+    """The states in lists of those that are the same to a reader; they count as answered when one of them does."""
     same = {}
     for state in states:
         same.setdefault(tree.identity(run, *state[:2]), []).append(state)
-    return [(*chance.choice(alike)[:2], any(answered for *_, answered in alike)) for alike in same.values()]
+    return [[(*state[:2], any(answered for *_, answered in found)) for state in found] for found in same.values()]
 
 
 def judge_some(stage, failed, tree, run, op, chance, wanted):
     """A run's states, when deep, else at most so many; how many there were, and how many were judged."""
-    states, whole = list(run.states()), DEEP or is_first(stage.recipe)
-    chosen = one_of_each(tree, run, states, chance) if whole else chance.sample(states, min(wanted, len(states)))
+    states, classes = list(run.states()), 0
+    if DEEP or is_first(stage.recipe):
+        lists = alike(tree, run, states)
+        classes = len(lists)
+        chosen = [state for found in lists for state in chance.sample(found, min(EACH, len(found)))]
+    else:
+        chosen = chance.sample(states, min(wanted, len(states)))
     for state in chosen:
         try:
             judge_state(stage, tree, run, state, op)
@@ -105,13 +106,13 @@ def judge_some(stage, failed, tree, run, op, chance, wanted):
             stage.lab.end()
             if len(failed) >= ENOUGH:
                 break
-    return {"states": len(states), "judged": len(chosen)}
+    return {"states": len(states), "classes": classes, "judged": len(chosen)}
 
 
 def cut(stage, failed, share, blind):
     """The states of one series: of the call with and without an operation id, and of recoveries from its kills."""
     chance = random.Random(f"{SEED} {stage.kind} {type(stage.recipe).__name__}")
-    totals = {"states": 0, "judged": 0}
+    totals = {"states": 0, "classes": 0, "judged": 0}
 
     def add(recorded, op, wanted):
         counts = judge_some(stage, failed, *recorded, op, chance, wanted)
@@ -121,13 +122,8 @@ def cut(stage, failed, share, blind):
     add(record(stage, None, blind), None, share if DEEP else share * 2 // 3)
     op = new_uuid()
     add(record(stage, op, blind), op, share if DEEP else share // 3)
-    n = 0
-    while DEEP and totals["states"] < share and len(failed) < ENOUGH:
-        n += 1
-        recorded = record_recovery(stage, n, op, blind)
-        if not recorded:
-            break
-        add(recorded, op, share)
+    if DEEP and stage.row["effect"] == "medium" and stage.kind == "file" and len(failed) < ENOUGH:
+        add(record_recovery(stage, op, blind), op, share)
     return totals
 
 
@@ -135,7 +131,7 @@ class PowerCut(unittest.TestCase):
     maxDiff = None
 
     def all_of(self, wanted, todo, blind=()):
-        began, totals, failures = time.monotonic(), {"series": 0, "states": 0, "judged": 0, "violations": 0}, []
+        began, totals, failures = time.monotonic(), {"series": 0, "states": 0, "classes": 0, "judged": 0, "violations": 0}, []
         share = -(-wanted // len(todo))
         progress = None if blind else figures.Progress("power_cut", share, SEED)
         for name, counts, failed in each(cut, todo, share, blind, progress=progress):
@@ -148,8 +144,8 @@ class PowerCut(unittest.TestCase):
             failures += [(name, where, trace) for where, trace in failed]
         print(f"power cut: {totals}, {time.monotonic() - began:.0f} s", flush=True)
         if DEEP and not blind:
-            figures.save("power_cut", "states", "{series:,} series, {states:,} states, of which {judged:,} are not the same "
-                         "to a reader, each judged, {violations} violations", totals)
+            figures.save("power_cut", "states", "{series:,} series, {states:,} states, {classes:,} of them not the same to a reader; "
+                         "{judged:,} judged, up to " + str(EACH) + " of each of these; {violations} violations", totals)
         return totals, failures
 
     def test_what_was_answered_outlives_a_power_cut_and_nothing_half_made_does(self):
@@ -160,7 +156,8 @@ class PowerCut(unittest.TestCase):
         self.assertGreaterEqual(totals["states" if DEEP else "judged"], WANTED if DEEP else 2000)
 
     def test_the_log_is_read_as_sqlite_reads_it(self):
-        """A log that is cut anywhere has new rows where committed() says that it has more commits, and nowhere else."""
+        """Of a log that is cut anywhere, and a database to which some of its pages were copied, whole or torn: there are
+        other rows where committed() says that there are other commits, and nowhere else; merged() has all that is read."""
         with tempfile.TemporaryDirectory() as place:
             path = os.path.join(place, "db")
             kept = sqlite3.connect(path, isolation_level=None)
@@ -176,7 +173,14 @@ class PowerCut(unittest.TestCase):
             whole = {}
             for cut in sorted({*range(0, len(log) + 1, 997), *range(32, len(log) + 1, 4120)}):
                 for torn in (log[:cut], log[:cut] + bytes(len(log) - cut), log[:cut] + bytes(1) + log[cut + 1:]):
-                    whole.setdefault(committed(torn), set()).add(self.rows(place, file, torn))
+                    pages = file
+                    for at in range(32, committed(torn), 4120):
+                        place_of = 4096 * (struct.unpack_from(">I", torn, at)[0] - 1)
+                        pages = laid(pages, place_of, torn[at + 24:at + 24 + (cut % 4096)])
+                    read = {self.rows(place, database, torn) for database in (file, pages)}
+                    self.assertEqual(merged(file, torn), merged(pages, torn))
+                    self.assertEqual(read, {self.rows(place, merged(file, torn), b"")})
+                    whole.setdefault(committed(torn), set()).update(read)
             self.assertEqual([len(rows) for rows in whole.values()], [1] * len(whole), whole)
             self.assertEqual(len(set.union(*whole.values())), len(whole), whole)
             self.assertEqual(len(whole), 7)
