@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Stands between SQLite and its own VFS: what is written to the database gets its sum, what is read is held against it.
-   Journal and log pass through. */
+   The log is wal.h's, any other journal passes through. */
 #include "store/sums.h"
 
 #include "server/base/log.h"
+#include "store/wal.h"
 #include <pthread.h>
 #include <sqlite3.h>
 #include <stdbool.h>
@@ -165,6 +166,8 @@ static sqlite3_io_methods methods = {
 static int vfs_open(sqlite3_vfs *self, const char *name, sqlite3_file *file, int flags, int *out_flags)
 {
     (void) self;
+    if (flags & SQLITE_OPEN_WAL)
+        return wal_open(next(), name, file, flags, out_flags);
     if (!(flags & SQLITE_OPEN_MAIN_DB))
         return next()->xOpen(next(), name, file, flags, out_flags);
     memset(file, 0, sizeof(struct file));
@@ -184,7 +187,8 @@ static void prepare(void)
     vfs.zName = "smapi-sums";
     vfs.pNext = NULL;
     vfs.pAppData = standard;
-    vfs.szOsFile = (int) sizeof(struct file) + standard->szOsFile;
+    int ours = (int) sizeof(struct file);
+    vfs.szOsFile = (wal_size() > ours ? wal_size() : ours) + standard->szOsFile;
     vfs.xOpen = vfs_open;
     sqlite3_vfs_register(&vfs, 0);
 }
