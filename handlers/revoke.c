@@ -136,10 +136,10 @@ static int judge(struct txn *t, void *arg, struct fault *f)
     if (store_lease_find(t, &r->sr->uuid, &r->vdi, r->epoch, r->arena, &r->lease, f) < 0 ||
         store_host_find(t, r->host, r->arena, &h, f) < 0 || store_grace_read(t, now, &grace, f) < 0)
         return -1;
-    if (!r->lease && h && h->broken >= r->epoch) {
-        r->gone = true;
+    if (!r->lease && store_lease_was_broken(t, &r->sr->uuid, &r->vdi, r->host, r->epoch, &r->gone, f) < 0)
+        return -1;
+    if (r->gone)
         return 0;
-    }
     if (!r->lease || strcmp(r->lease->holder, r->host) != 0)
         return fault_set(f, FAULT_LockErr, "host %s has no lease of epoch %llu on VDI %s", r->host,
                          (unsigned long long) r->epoch, r->vdi.text);

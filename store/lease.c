@@ -233,12 +233,33 @@ static int take_epoch(struct txn *t, const struct lease_ask *ask, uint64_t *epoc
                      ask->vdi.text, (long long) ((unknown - ask->now + NS_PER_S - 1) / NS_PER_S));
 }
 
+enum { DETAIL = 128 };
+
+/* How the trail names a lease. */
+static const char *name_lease(char out[DETAIL], const struct uuid *sr, const struct uuid *vdi, const char *mode,
+                              uint64_t epoch)
+{
+    snprintf(out, DETAIL, "%s %s %s %llu", sr->text, vdi->text, mode, (unsigned long long) epoch);
+    return out;
+}
+
 static int audit(struct txn *t, const char *what, const struct uuid *sr, const struct uuid *vdi, const char *holder,
                  const char *mode, uint64_t epoch, struct fault *f)
 {
-    char detail[128];
-    snprintf(detail, sizeof detail, "%s %s %s %llu", sr->text, vdi->text, mode, (unsigned long long) epoch);
-    return store_audit(t, holder, what, detail, f);
+    char detail[DETAIL];
+    return store_audit(t, holder, what, name_lease(detail, sr, vdi, mode, epoch), f);
+}
+
+int store_lease_was_broken(struct txn *t, const struct uuid *sr, const struct uuid *vdi, const char *holder,
+                           uint64_t epoch, bool *out, struct fault *f)
+{
+    char read[DETAIL], write[DETAIL];
+    AUTO_QUERY struct query q =
+        QUERY(t, lease_was_broken, as_text(holder), as_text(name_lease(read, sr, vdi, modes[false], epoch)),
+              as_text(name_lease(write, sr, vdi, modes[true], epoch)));
+    int found = query_next(&q, f);
+    *out = found > 0;
+    return found < 0 ? -1 : 0;
 }
 
 static int grant(struct txn *t, const struct lease_ask *ask, const struct session *s, struct granted *out,

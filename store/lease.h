@@ -93,6 +93,9 @@ int store_lease_check(struct txn *t, const struct lease *l, const struct holder 
 /* By epoch, on this disk; *out NULL when there is none (any more). */
 int store_lease_find(struct txn *t, const struct uuid *sr, const struct uuid *vdi, uint64_t epoch, struct arena *a,
                      struct lease **out, struct fault *f);
+/* Whether the trail says that the holder's lease of this epoch on this disk was broken. Reads all of it. */
+int store_lease_was_broken(struct txn *t, const struct uuid *sr, const struct uuid *vdi, const char *holder,
+                           uint64_t epoch, bool *out, struct fault *f);
 /* why "" for all but REVOKING and QUARANTINED; those leave an audit line by who. LockErr when it is gone. */
 int store_lease_set(struct txn *t, uint64_t epoch, enum lease_state state, const char *who, const char *why,
                     struct fault *f);

@@ -449,6 +449,20 @@ class Breaks(Hosts):
                 self.break_lease(sr, vdi, keys.pop("epoch"), "fenced", **keys)
         self.assertEqual(self.state(epoch), "held")
 
+    def test_a_break_succeeds_again_and_never_of_a_lease_that_its_holder_let_go(self):
+        sr, _, vdi = self.shared("dummy")
+        released = sr.activated(vdi)
+        sr("vdi_deactivate", vdi_uuid=vdi)
+        other, last = sr.disk(), sr.disk()
+        for disk in (other, last):
+            sr("vdi_attach", "true", vdi_uuid=disk)
+        broken, newest = sr.activated(other), sr.activated(last)
+        for epoch, disk in ((broken, other), (newest, last), (broken, other)):
+            self.break_lease(sr, disk, epoch, "fenced")
+        for epoch, disk in ((released, vdi), (newest, other)):
+            with self.refused(37, "has no lease"):
+                self.break_lease(sr, disk, epoch, "fenced")
+
     def test_who_may_break_is_an_operator_and_what_high_availability_did_an_administrator_says(self):
         sr, _, vdi = self.shared("dummy")
         epoch = sr.activated(vdi)
