@@ -29,6 +29,7 @@ RESERVE = "smapid.reserve"  # 8 MiB that hold nothing
 PROCESSES = int(os.environ.get("SMAPI_PROCESSES") or 2)
 ENOUGH = 3  # failures of one series
 FIRST, ONLY = os.environ.get("SMAPI_FIRST"), os.environ.get("SMAPI_ONLY", ".*")
+ALL = ONLY == ".*"
 
 # enum action
 NONE, KILL, KILL_HALF, FAIL, FAIL_ON, SWALLOW, HIDE = range(7)

@@ -25,7 +25,7 @@ import figures  # noqa: E402
 from client import Fault  # noqa: E402
 from lab import new_uuid  # noqa: E402
 from oracle import consistent, listed, series  # noqa: E402
-from shim import BROKEN, ENOUGH, FAIL, FAIL_ON, HIDE, each, tmp_in_memory  # noqa: E402
+from shim import ALL, BROKEN, ENOUGH, FAIL, FAIL_ON, HIDE, each, tmp_in_memory  # noqa: E402
 from test_kill_calls import SYNCS, died_in_the_middle, repeat, settled  # noqa: E402
 
 DEEP = figures.DEEP
@@ -271,7 +271,8 @@ class Errors(unittest.TestCase):
     def test_no_success_is_silent_and_no_fault_leaves_half_of_it(self):
         totals = self.all_of(fail_calls, "calls", "{series:,} series, {trials:,} errors: {fault:,} answered with a fault, {success:,} "
                              "with success, {aborted:,} ended the process, {violations} violations", series())
-        self.assertGreater(min(totals["fault"], totals["success"], totals["aborted"]), 0)
+        if ALL:
+            self.assertGreater(min(totals["fault"], totals["success"], totals["aborted"]), 0)
 
     def test_a_start_that_meets_an_error_ends_or_serves(self):
         todo = [one for one in series() if (one[0], one[2].__name__) in RECOVERED]

@@ -23,7 +23,7 @@ import figures  # noqa: E402
 from lab import new_uuid  # noqa: E402
 from oracle import consistent, series  # noqa: E402
 from power import LOG, Run, Tree, committed, laid, merged  # noqa: E402
-from shim import ENOUGH, each, is_first, tmp_in_memory  # noqa: E402
+from shim import ALL, ENOUGH, each, is_first, tmp_in_memory  # noqa: E402
 from test_kill_calls import died_in_the_middle, repeat, settled  # noqa: E402
 
 DEEP = figures.DEEP
@@ -153,7 +153,8 @@ class PowerCut(unittest.TestCase):
         for name, where, trace in failures:
             with self.subTest(series=name):
                 self.fail(f"{where}\n{trace}")
-        self.assertGreaterEqual(totals["states" if DEEP else "judged"], WANTED if DEEP else 2000)
+        if ALL:
+            self.assertGreaterEqual(totals["states" if DEEP else "judged"], WANTED if DEEP else 2000)
 
     def test_the_log_is_read_as_sqlite_reads_it(self):
         """Of a log that is cut anywhere, and a database to which some of its pages were copied, whole or torn: there are
