@@ -13,7 +13,7 @@
 /* clang-format off */
 #define CAP(name) #name,
 #define KEY(key, kind, need, missing, bad, text) {#key, #kind, need, FAULT_##missing, FAULT_##bad, text},
-#define PROGRAM(need, path, package) {need, path, package},
+#define PROGRAM(need, path, package, asking) {need, path, package, asking},
 #define TYPE(name, layout, transport, fencing, content, title, text) \
     static const char *const caps_##name[] = {CAPS_##name(CAP) NULL}; \
     static const struct config_key keys_##name[] = {CONFIG_##name(KEY){.key = NULL}}; \
@@ -108,6 +108,12 @@ static bool hostile(const char *value)
 
 static int refuse_key(const struct sr_type *type, const char *name, struct fault *f)
 {
+    if (ends_in(name, "_secret"))
+        return fault_set(
+            f, FAULT_InvalidArg,
+            "device_config %.64s names a secret that xapi keeps, and this server does not ask xapi: the value "
+            "itself is needed, as %.*s",
+            name, (int) (strlen(name) < 64 ? strlen(name) - strlen("_secret") : 57), name);
     AUTO_TEXT struct text known = TEXT_OF(FAULT_DETAIL);
     for (size_t i = 0; i < type->key_count; i++)
         text_printf(&known, "%s%s", i ? ", " : "", type->keys[i].key);

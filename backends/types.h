@@ -21,6 +21,7 @@ struct config_key {
 struct program {
     bool required; /* by all SRs of the type */
     const char *path, *package;
+    const char *asking; /* the argument with which it says its version */
 };
 
 struct sr_type {
@@ -56,6 +57,12 @@ bool config_key_is_secret(const struct sr_type *type, const char *key);
 /* InvalidDev naming the first program, and its package, that SRs of the type cannot do without and that is not
    installed on this host. */
 int sr_type_ready(const struct sr_type *type, struct fault *f);
+
+/* Asks the program for its version: the first word of the answer that is numbers with dots between them. "" when it
+   gives none, or does not answer within seconds; NULL when it is not installed. */
+const char *program_version(const struct program *program, struct arena *a);
+/* The same from what a program printed. */
+const char *version_in(const char *text, struct arena *a);
 
 /* Some type has this key and takes this value for it. */
 bool config_takes(const char *key, const char *value);

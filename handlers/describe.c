@@ -124,6 +124,7 @@ static void describe_types(struct text *out)
             text_add(out, j ? ",{" : "{");
             field(out, "path", rows[i].programs[j].path);
             field(out, "package", rows[i].programs[j].package);
+            field(out, "asking", rows[i].programs[j].asking);
             field(out, "need", rows[i].programs[j].required ? "required" : "optional");
             text_add(out, "}");
         }

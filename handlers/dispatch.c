@@ -415,19 +415,6 @@ static int register_srs(struct dispatch *d, const struct found_rows *rows, struc
     return 0;
 }
 
-void dispatch_tell_missing(void)
-{
-    size_t count;
-    const struct sr_type *types = sr_types(&count);
-    for (size_t i = 0; i < count; i++)
-        for (size_t j = 0; j < types[i].program_count; j++) {
-            const struct program *p = &types[i].programs[j];
-            if (access(p->path, X_OK) < 0)
-                log_line(LOG_INFO, "type %s: %s, of package %s, is not installed on this host%s", types[i].name,
-                         p->path, p->package, p->required ? "; the type cannot be used" : "");
-        }
-}
-
 void dispatch_free(struct dispatch *d)
 {
     if (!d)

@@ -82,7 +82,8 @@ int dispatch_look(struct dispatch *d, const struct uuid *sr, struct fault *f);
 /* All rows of all tables as JSON, for smapid --describe. */
 void dispatch_describe(struct text *out);
 
-/* Logs what this host lacks of the programs that SR types need; a call that needs one is told too. */
-void dispatch_tell_missing(void);
+/* Logs a line for each SR type that runs outside programs: each with its version, or the package that lacks. A call
+   that needs a missing one is told too. Runs the programs, for a moment each. */
+void dispatch_tell_programs(void);
 
 #endif

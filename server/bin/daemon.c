@@ -285,6 +285,21 @@ static void say_ready(const struct daemon *d)
     systemd_tell(&d->systemd, "READY=1\nSTATUS=Serving%s%s%s", where, path[0] ? " socket " : "", path);
 }
 
+static void run_tell_programs(void *arg)
+{
+    (void) arg;
+    dispatch_tell_programs();
+}
+
+/* On a worker: nobody waits for it. */
+static void tell_programs(const struct daemon *d)
+{
+    const struct job_order order = {.turn = {.lock = LOCK_ROWS}, .run = run_tell_programs};
+    struct fault ignored;
+    if (d->settings.log_programs && workers_submit(d->workers, &order, &ignored) < 0)
+        log_line(LOG_DEBUG, "versions of programs are not told: %s", ignored.detail);
+}
+
 /* ---- while it serves ---- */
 
 /* The clock sd_notify(3) asks for. */
@@ -348,8 +363,8 @@ int daemon_serve(const struct settings_source *source, const struct settings *se
     raise_files(settings);
     int status = start(&d, &f);
     if (status == 0) {
-        dispatch_tell_missing();
         say_ready(&d);
+        tell_programs(&d);
         int number = watch(&d, &ours);
         log_line(LOG_INFO, "%s: answering what is under way", strsignal(number));
     } else {

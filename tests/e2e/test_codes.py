@@ -55,6 +55,13 @@ class Places(LabTest):
         with self.refused(1, "colour"):
             sr("sr_create", "0")
 
+    def test_1_for_a_secret_that_only_xapi_could_tell(self):
+        client = self.lab.unix()
+        for kind, key in (("iscsi", "chappassword"), ("iso", "cifspassword")):
+            with self.refused(1, "names a secret that xapi keeps", f"needed, as {key}"):
+                client.call("sr_create", path=f"/sm/{kind}", args=["0"], sr_uuid=new_uuid(),
+                            device_config={key + "_secret": new_uuid()})
+
     def test_39_for_an_sr_with_disks(self):
         for kind in KINDS:
             sr = self.lab.repository(kind).made()

@@ -241,6 +241,6 @@ int dispatch_rebuild_sr(struct dispatch *d, const char *type, const struct uuid 
     return nothing_to_check(f);
 }
 
-void dispatch_tell_missing(void)
+void dispatch_tell_programs(void)
 {
 }

@@ -529,11 +529,28 @@ static void a_driver_that_breaks_its_promise_ends_the_process(void **state)
     assert_false(aborts(sr_type_find("dummy")->layout->vdi_create));
 }
 
+static void versions_are_found_in_what_programs_print(void **state)
+{
+    (void) state;
+    AUTO_ARENA struct arena *a = arena_new(1 << 20);
+    static const char *const said[][2] = {
+        {"  LVM version:     2.03.16(2) (2022-05-18)\n  Library version: 1.02.185\n", "2.03.16"},
+        {"mke2fs 1.47.0 (5-Feb-2023)\n", "1.47.0"},
+        {"mount.nfs: (linux nfs-utils 2.6.2)\n", "2.6.2"},
+        {"umount from util-linux 2.38.1 (libmount 2.38.1)\n", "2.38.1"},
+        {"no number, 12, 13. 14 and .5", ""},
+        {"", ""},
+    };
+    for (size_t i = 0; i < COUNT_OF(said); i++)
+        assert_string_equal(version_in(said[i][0], a), said[i][1]);
+}
+
 static void a_type_whose_program_is_missing_names_it_and_its_package(void **state)
 {
     (void) state;
-    static const struct program there = {true, "/bin/sh", "dash"}, optional = {false, "/no/such/program", "none"},
-                                gone = {true, "/no/such/program", "some-package"};
+    static const struct program there = {true, "/bin/sh", "dash", "-V"},
+                                optional = {false, "/no/such/program", "none", "-V"},
+                                gone = {true, "/no/such/program", "some-package", "-V"};
     struct fault f;
     assert_int_equal(sr_type_ready(&(struct sr_type){.name = "x", .programs = &there, .program_count = 1}, &f), 0);
     assert_int_equal(sr_type_ready(&(struct sr_type){.name = "x", .programs = &optional, .program_count = 1}, &f), 0);
@@ -566,6 +583,7 @@ int main(void)
         cmocka_unit_test(damaged_disks_are_refused_but_can_be_given_back),
         cmocka_unit_test(calls_without_a_slot_are_unimplemented),
         cmocka_unit_test(a_driver_that_breaks_its_promise_ends_the_process),
+        cmocka_unit_test(versions_are_found_in_what_programs_print),
         cmocka_unit_test(a_type_whose_program_is_missing_names_it_and_its_package),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
