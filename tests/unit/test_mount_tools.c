@@ -76,21 +76,28 @@ static void exports_are_a_document(void **state)
 static void mount_cifs_gets_its_password_on_standard_input(void **state)
 {
     struct fixture *x = *state;
-    static const enum fault_code codes[] = {FAULT_ISOSharenameFailure, FAULT_DNSError, FAULT_ISOMountFailure};
     struct smb_source s = {
         .share = "//filer/iso", .version = "3.0", .user = "user", .password = {"p,w"}, .options = "", .hold = -1};
-    struct smb_source domain = s, guest = s, forged = s;
+    struct smb_source domain = s, guest = s, nothing = s, nowhere = s, forged = s;
     domain.user = "DOM\\user";
-    domain.version = "1.0";
     domain.options = "seal";
-    guest.user = "";
+    guest.user = nowhere.user = "";
+    nothing.share = "//filer/nothing";
+    nowhere.share = "//nowhere.invalid/iso";
     forged.password.hidden = "p\nusername=root";
     replay_start("smb/mounts");
     assert_int_equal(smb_mount(&s, "/run/sr-mount/sr", x->a, &x->f), 0);
     assert_int_equal(smb_mount(&domain, "/run/sr-mount/sr", x->a, &x->f), 0);
-    for (size_t i = 0; i < COUNT_OF(codes); i++) {
-        assert_int_equal(smb_mount(&guest, "/run/sr-mount/sr", x->a, &x->f), -1);
-        assert_int_equal(x->f.code, codes[i]);
+    const struct {
+        const struct smb_source *source;
+        enum fault_code code;
+    } refused[] = {{&guest, FAULT_ISOSharenameFailure},
+                   {&nothing, FAULT_ISOSharenameFailure},
+                   {&nowhere, FAULT_DNSError},
+                   {&guest, FAULT_ISOMountFailure}}; /* nobody is there any more */
+    for (size_t i = 0; i < COUNT_OF(refused); i++) {
+        assert_int_equal(smb_mount(refused[i].source, "/run/sr-mount/sr", x->a, &x->f), -1);
+        assert_int_equal(x->f.code, refused[i].code);
     }
     replay_end();
     assert_int_equal(smb_mount(&forged, "/run/sr-mount/sr", x->a, &x->f), -1);
