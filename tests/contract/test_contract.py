@@ -8,7 +8,7 @@ import xmlrpc.client
 import xml.etree.ElementTree as ElementTree
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "e2e"))
-from lab import KINDS, MIB, Fault, Lab, boot_id, describe, new_uuid, type_row  # noqa: E402
+from lab import SOURCE, KINDS, MIB, Fault, Lab, boot_id, describe, new_uuid, type_row  # noqa: E402
 
 
 NONCE = new_uuid()  # of the local host's one agent
@@ -281,6 +281,15 @@ class Contract(unittest.TestCase):
         cls.lab = Lab()
         cls.addClassCleanup(cls.lab.close)
         cls.lab.start()
+
+    def test_each_method_has_a_call_among_those_that_fuzzing_begins_with(self):
+        corpus = os.path.join(SOURCE, "tests", "fuzz", "corpus")
+        for target in ("args", "request"):
+            seen = b""
+            for name in os.listdir(os.path.join(corpus, target)):
+                with open(os.path.join(corpus, target, name), "rb") as seed:
+                    seen += seed.read()
+            self.assertEqual([row["name"] for row in describe()["methods"] if f">{row['name']}<".encode() not in seen], [])
 
     def test_every_type_does_what_it_offers_and_refuses_the_rest(self):
         recipes = Recipes(self)

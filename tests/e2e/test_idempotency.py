@@ -59,6 +59,10 @@ class SrScan(Case):
     call = ("sr_scan",), {}
 
 
+class SrProbe(Case):
+    call = ("sr_probe",), {}
+
+
 class SrUpdate(Case):
     call = ("sr_update",), {}
 
@@ -188,7 +192,7 @@ class VdiUpdate(OnDisk):
     method, keys = "vdi_update", {"name_label": "new"}
 
 
-CASES = [SrCreate, SrDelete, SrAttach, SrDetach, SrScan, SrUpdate, SrContentType, SrGetDriverInfo, VdiCreate,
+CASES = [SrCreate, SrDelete, SrAttach, SrDetach, SrScan, SrProbe, SrUpdate, SrContentType, SrGetDriverInfo, VdiCreate,
          VdiCreateNamed, VdiDelete, VdiAttach, VdiDetach, VdiActivate, VdiDeactivate, VdiResize, VdiSnapshot, VdiClone,
          VdiIntroduce, VdiUpdate]
 
