@@ -210,7 +210,45 @@ def quoted(root):
         yield "%s:1: does not quote what is in tests/figures; tests/figures.py --write does" % path
 
 
-RULES = (layers, libraries, forbidden, lengths, licences, private_paths, unfinished, readmes, formatting, headers, quoted)
+PROMISES = "tests/PROMISES.md"
+# What must have a row there: the rules of leases and recovery, and the steps of each operation.
+PROMISED = ["L%d" % n for n in range(1, 21)] + ["R%d" % n for n in range(1, 12)] + \
+    [letter + str(n) for letter, steps in (("A", 7), ("B", 8), ("D", 3), ("E", 5), ("F", 6), ("G", 3), ("H", 4), ("I", 3))
+     for n in range(1, steps + 1)] + ["C", "J"]
+
+
+def holder_is_there(root, holder, points):
+    """"point NAME", or a file of tests and in it a test, a class, or whatever function a table names."""
+    if holder.startswith("point "):
+        return holder[6:] in points
+    path, _, name = holder.partition(":")
+    path = os.path.join("tests", path)
+    return bool(name) and os.path.isfile(os.path.join(root, path)) and re.search(
+        r"(\bdef |^|\bvoid |\bT\()%s\b" % re.escape(name), text_of(root, path), re.M)
+
+
+def promised(root):
+    """Every rule and step has a row, and what the row says that holds it is there. A row without says why."""
+    points = set(re.findall(r"^POINT_ROW\((\w+)", text_of(root, "server/base/point.def"), re.M))
+    seen = []
+    for number, line in enumerate(text_of(root, PROMISES).split("\n"), 1):
+        row = re.match(r"\| ([A-Z]\d*) \| .* \| (.*) \|$", line)
+        if not row:
+            continue
+        seen.append(row.group(1))
+        holders = re.findall(r"`([^`]+)`", row.group(2))
+        if not holders and not re.match("— .{20}", row.group(2)):
+            yield "%s:%d: nothing holds %s" % (PROMISES, number, row.group(1))
+        for holder in holders:
+            if not holder_is_there(root, holder, points):
+                yield "%s:%d: %s: there is no %s" % (PROMISES, number, row.group(1), holder)
+    for name in PROMISED:
+        if seen.count(name) != 1:
+            yield "%s:1: %s has %d rows" % (PROMISES, name, seen.count(name))
+
+
+RULES = (layers, libraries, forbidden, lengths, licences, private_paths, unfinished, readmes, formatting, headers, quoted,
+         promised)
 
 
 def main():

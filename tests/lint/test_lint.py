@@ -2,6 +2,7 @@
 """This tree keeps the rules of rules.py, and each rule catches what it is there for: violations are planted in a copy
 of the tree and must be complained about, at the place where they were planted and nowhere else."""
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -110,7 +111,7 @@ class Planting(unittest.TestCase):
             os.unlink(target)
 
     def test_every_rule_is_planted_against(self):
-        self.assertEqual({r for r, *_ in PLANTED} | {rules.readmes, rules.quoted}, set(rules.RULES))
+        self.assertEqual({r for r, *_ in PLANTED} | {rules.readmes, rules.quoted, rules.promised}, set(rules.RULES))
 
     def test_every_row_of_the_library_table_is_planted_against_or_unused(self):
         planted = "".join(text for rule, _, text, _ in PLANTED if rule is rules.libraries)
@@ -139,6 +140,25 @@ class Planting(unittest.TestCase):
             self.assertEqual([c.split(":")[0] for c in rules.quoted(self.root)], quoting)
             rules.figures.write(path, kept)
             self.assertEqual(list(rules.quoted(self.root)), [])
+
+    def test_a_promise_that_nothing_holds_is_caught(self):
+        path = os.path.join(self.root, rules.PROMISES)
+        with open(path, encoding="utf-8") as text:
+            kept = text.read()
+        row = next(line for line in kept.split("\n") if line.startswith("| L9 |"))
+        test = re.search("`([^`]*)`", row).group(1)
+        for planted, word in ((kept.replace(row + "\n", ""), "L9 has 0 rows"), (kept + row + "\n", "L9 has 2 rows"),
+                              (kept.replace(test, test + "_more"), "there is no " + test + "_more"),
+                              (kept.replace(test, test.split(":", maxsplit=1)[0]), "there is no"),
+                              (kept.replace("`" + test + "`", "a test"), "nothing holds L9"),
+                              (kept.replace("`point delete_renamed`", "`point delete_planted`"), "no point delete_planted")):
+            with open(path, "w", encoding="utf-8") as text:
+                text.write(planted)
+            found = list(rules.promised(self.root))
+            self.assertTrue(any(word in complaint for complaint in found), (word, found))
+        with open(path, "w", encoding="utf-8") as text:
+            text.write(kept)
+        self.assertEqual(list(rules.promised(self.root)), [])
 
     def test_a_missing_readme_is_caught(self):
         paths = [os.path.join(self.root, top, "README.md") for top in rules.TOP]
