@@ -9,11 +9,13 @@ import struct
 import subprocess
 import sys
 import tempfile
+import threading
 import unittest
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+import execs  # noqa: E402
 import vhd  # noqa: E402
-from lab import MIB, Fault, Lab, LabTest, Repository, fsck, new_uuid, rebuild, take_over  # noqa: E402
+from lab import MIB, Fault, Lab, LabTest, Repository, fsck, new_uuid, rebuild, rounds, take_over  # noqa: E402
 
 EXTENT = 4 * MIB
 BLOCK_AT = 4329472 + 3584  # where the first block may stand: its bitmap; the data is on a page
@@ -24,6 +26,30 @@ LIMIT = 40  # more points than any call passes
 
 def sh(*argv, check=True):
     return subprocess.run(argv, check=check, capture_output=True, text=True, timeout=60).stdout
+
+
+# A linear volume, as LVM's text of a group has it.
+VOLUME = """
+{name} {{
+id = "{id}"
+status = ["READ", "WRITE", "VISIBLE"]
+flags = []
+segment_count = 1
+segment1 {{
+start_extent = 0
+extent_count = {count}
+type = "striped"
+stripe_count = 1
+stripes = ["pv0", {at}]
+}}
+}}
+"""
+
+
+def lvm_id(number):
+    """A uuid as LVM writes them."""
+    text = f"{number:032d}"
+    return "-".join((text[:6], text[6:10], text[10:14], text[14:18], text[18:22], text[22:26], text[26:]))
 
 
 class Loop:
@@ -93,7 +119,7 @@ class Lvm(LabTest):
     @classmethod
     def setUpClass(cls):
         try:
-            cls.loop = Loop(2048 * MIB)
+            cls.loop = Loop(8192 * MIB)
             sh("/sbin/lvm", "version")
         except (OSError, subprocess.CalledProcessError) as broken:
             print(f"skipped: no loop device or no lvm2 here: {broken}", file=sys.stderr)
@@ -198,6 +224,94 @@ class Lvm(LabTest):
         other = self.image()  # takes the place of the deleted one
         self.assertEqual(self.loop.content("MGT")[:len(sectors[0])], sectors[0].encode())
         self.assertIn(other.encode(), self.loop.content("MGT"))
+
+    def confined(self, found, *devices):
+        """Every command of lvm2 sees these devices and no other, and takes no lock but its group's."""
+        for program in found:
+            self.assertEqual(program.devices, set(devices), program.words)
+
+    @unittest.skipUnless(execs.CAN, "strace and root are needed to look into the daemon")
+    def test_a_call_starts_the_commands_that_it_needs_and_no_other(self):
+        """lvcreate makes, lvrename publishes, lvremove removes; pvs tells where a new volume lies, and what is free once
+        one is gone. What a change leaves is known without asking, so a scan asks nothing."""
+        self.sr.made()
+        disk, other = self.image(), self.image()
+        snapshot = ["lvcreate", "lvcreate", "pvs", "lvrename", "lvrename", "lvrename", "lvresize", "pvs", "lvchange"]
+        for call, want in ((lambda: self.image(), ["lvcreate", "pvs", "lvrename"]),
+                           (lambda: self.image(4 * MIB, "raw"), ["lvcreate", "pvs", "lvrename"]),
+                           (lambda: self.sr("sr_scan"), []),
+                           (lambda: self.sr("vdi_update", vdi_uuid=disk, name_label="new"), []),
+                           (lambda: self.sr("vdi_snapshot", vdi_uuid=disk), snapshot),
+                           (lambda: self.sr("vdi_delete", vdi_uuid=other), ["lvremove", "pvs"]),
+                           (lambda: self.sr("sr_attach"), [])):
+            with execs.traced(self.lab) as found:
+                call()
+            self.assertEqual(execs.names(found), want)
+            self.confined(found, self.loop.path)
+
+    @unittest.skipUnless(execs.CAN, "strace and root are needed to look into the daemon")
+    def test_a_scan_of_500_volumes_starts_two_programs_at_most(self):
+        """Half raw, half VHDs, by another manager's hand: the group's metadata with one more volume for each extent."""
+        self.sr.made()
+        image = self.image(2 * MIB)
+        data = self.loop.content("VHD-" + image)
+        table, = struct.unpack_from(">Q", data, 512 + 16)
+        with tempfile.TemporaryDirectory() as backups:
+            backup = os.path.join(backups, "group")
+            lvm = [*([] if os.path.exists("/dev/mapper/control") else ["--driverloaded", "n"]), "--devices",
+                   self.loop.path, "-f", backup, "VG_XenStorage-" + self.sr.uuid]
+            sh("vgcfgbackup", *lvm)
+            with open(backup, encoding="utf-8") as old:
+                text = old.read()
+            free = 1 + max(int(row["pvseg_start"]) + int(row["pvseg_size"]) for row in self.loop.segments())
+            more, start = [], int(self.loop.segments()[0]["pe_start"])
+            with open(self.loop.path, "r+b", buffering=0) as device:
+                for n in range(499):
+                    vdi, raw, at = new_uuid(), n % 2, free
+                    free += 1 if raw else len(data) // EXTENT
+                    more.append(VOLUME.format(name=("LV-" if raw else "VHD-") + vdi, id=lvm_id(n), count=free - at, at=at))
+                    if not raw:
+                        for offset, length in ((0, 3072), (table + EXTENT, 512), (len(data) - 512, 512)):
+                            os.pwrite(device.fileno(), data[offset:offset + length], start + at * EXTENT + offset)
+            with open(backup, "w", encoding="utf-8") as new:
+                new.write(text.replace("logical_volumes {\n", "logical_volumes {\n" + "".join(more), 1))
+            sh("vgcfgrestore", *lvm)
+        with execs.traced(self.lab) as found:
+            self.sr("sr_scan")
+        self.assertEqual(execs.names(found), ["pvs"])
+        self.confined(found, self.loop.path)
+        rows = self.sr.contents()
+        self.assertEqual((len(rows), {row["state"] for row in rows.values()}), (500, {"live"}))
+        with execs.traced(self.lab) as found:
+            self.sr("sr_scan")
+        self.assertEqual(execs.names(found), [])
+
+    @unittest.skipUnless(execs.CAN, "strace and root are needed to look into the daemon")
+    def test_snapshots_on_several_repositories_do_not_wait_for_one_another(self):
+        """Commands for one run while commands for another do, and a daemon that is stopped inside one keeps no other."""
+        loops = [Loop(256 * MIB) for _ in range(4)]
+        for loop in loops:
+            self.addCleanup(loop.close)
+        repositories = [Repository(self.lab.unix("xapi"), "lvm", new_uuid(), {"device": loop.path}).made()
+                        for loop in loops]
+        disks = [sr.disk(2 * MIB, vdi_sm_config={"type": "vhd"}) for sr in repositories]
+        failed = []
+
+        def snapshots(sr, vdi):
+            try:
+                for _ in range(5 if rounds(1) > 1 else 2):
+                    sr("vdi_snapshot", vdi_uuid=vdi)
+            except Exception as fault:  # pylint: disable=broad-except; told below
+                failed.append(fault)
+        threads = [threading.Thread(target=snapshots, args=pair) for pair in zip(repositories, disks)]
+        with execs.traced(self.lab) as found:
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+        self.assertEqual(failed, [])
+        self.assertEqual({device for program in found for device in program.devices}, {loop.path for loop in loops})
+        execs.side_by_side(self, found)
 
     def each_point(self, call, judge=lambda rows, point: None):
         """call again and again, killed at its first, second … point, until it passes no more."""
