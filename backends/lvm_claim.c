@@ -2,7 +2,9 @@
 #include "backends/lvm_claim.h"
 
 #include "server/base/clock.h"
+#include "server/base/io.h"
 #include "server/base/point.h"
+#include <fcntl.h>
 #include <string.h>
 
 #define TAG_OWNER "smapi_owner="
@@ -66,4 +68,63 @@ int lvm_claim_check(const struct sr *sr, const struct owner *now, const struct u
     if (sr_check_owner(sr, now, f) < 0)
         return -1;
     return fault_set(f, FAULT_SRUnavailable, "another claim of this server on SR %s was quicker", sr->uuid.text);
+}
+
+/* ------------------------------------------------------------------ what goes with an SR */
+
+enum { BLOCK = 4096, NOTE = 512 };
+
+static void own_block(unsigned char **block)
+{
+    free(*block);
+}
+#define AUTO_BLOCK __attribute__((cleanup(own_block)))
+
+static unsigned char *block_new(void)
+{
+    void *block;
+    if (posix_memalign(&block, BLOCK, BLOCK) != 0)
+        abort();
+    return block;
+}
+
+static void note_of(const struct sr *sr, unsigned char out[NOTE])
+{
+    memset(out, 0, NOTE);
+    snprintf((char *) out, NOTE, "smapi: this device goes with SR %s\n", sr->uuid.text);
+}
+
+/* Past the page cache, as LVM reads and writes what is behind the sector. */
+static int replace_sector(const char *device, const unsigned char now[NOTE], struct fault *f)
+{
+    AUTO_BLOCK unsigned char *block = block_new();
+    AUTO_FD int fd = open(device, O_RDWR | O_DIRECT | O_CLOEXEC);
+    if (fd < 0 || io_read_at(fd, block, BLOCK, 0) < 0)
+        return fault_errno(f, FAULT_LVMWrite, "read the start of %s", device);
+    memcpy(block, now, NOTE);
+    if (io_write_at(fd, block, BLOCK, 0) < 0 || fsync(fd) < 0)
+        return fault_errno(f, FAULT_LVMWrite, "write the start of %s", device);
+    return 0;
+}
+
+int lvm_doom(const struct sr *sr, const char *device, struct fault *f)
+{
+    unsigned char note[NOTE];
+    note_of(sr, note);
+    return replace_sector(device, note, f);
+}
+
+bool lvm_is_doomed(const struct sr *sr, const char *device)
+{
+    unsigned char note[NOTE];
+    AUTO_BLOCK unsigned char *block = block_new();
+    AUTO_FD int fd = open(device, O_RDONLY | O_DIRECT | O_CLOEXEC);
+    note_of(sr, note);
+    return fd >= 0 && io_read_at(fd, block, BLOCK, 0) == 0 && memcmp(block, note, NOTE) == 0;
+}
+
+int lvm_undoom(const struct sr *sr, const char *device, struct fault *f)
+{
+    static const unsigned char zeros[NOTE];
+    return lvm_is_doomed(sr, device) ? replace_sector(device, zeros, f) : 0;
 }

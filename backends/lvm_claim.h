@@ -20,4 +20,11 @@ int lvm_claim_move(const struct sr *sr, const struct lvm_scope *scope, const str
 /* 0 when the claim read is the operation's; SRUnavailable, or SRInUse, naming whose it is. */
 int lvm_claim_check(const struct sr *sr, const struct owner *now, const struct uuid *op, struct fault *f);
 
+/* Physical volumes that others made have uuids that do not tell whose they are once their group is gone: before that a
+   note in the device's first sector, which LVM leaves alone, says that it goes with this SR. LVMWrite. */
+int lvm_doom(const struct sr *sr, const char *device, struct fault *f);
+bool lvm_is_doomed(const struct sr *sr, const char *device);
+/* Takes the note away, if there is one. */
+int lvm_undoom(const struct sr *sr, const char *device, struct fault *f);
+
 #endif

@@ -422,9 +422,12 @@ static int remove_orphans(struct sr *sr, const struct lvm_report *r, struct faul
             ours = strcmp(uuid, r->orphans[i].uuid) == 0;
         }
         const char *const names[] = {r->orphans[i].name, NULL};
-        if (ours && lvm_pv_remove(&scope, names, f) < 0)
+        if ((ours || lvm_is_doomed(sr, r->orphans[i].name)) && lvm_pv_remove(&scope, names, f) < 0)
             return -1;
     }
+    for (size_t d = 0; d < scope.device_count; d++)
+        if (lvm_undoom(sr, scope.devices[d], f) < 0)
+            return -1;
     return 0;
 }
 
@@ -433,13 +436,21 @@ static int remove_group(struct sr *sr, const struct lvm_vg *vg, struct arena *a,
 {
     struct lvm_scope scope = lvm_sr_scope(sr);
     const char **names = ARENA_ARRAY(a, const char *, vg->pv_count + 1);
-    for (size_t i = 0; i < vg->pv_count; i++)
+    for (size_t i = 0; i < vg->pv_count; i++) {
         names[i] = vg->pvs[i].name;
+        if (lvm_doom(sr, names[i], f) < 0)
+            return -1;
+    }
     if (lvm_vg_remove(&scope, vg->name, f) < 0)
         return -1;
     if (POINT(sr_delete_unmarked) < 0)
         return fail_point(f, FAULT_LVMDelete, "sr_delete_unmarked");
-    return lvm_pv_remove(&scope, names, f);
+    if (lvm_pv_remove(&scope, names, f) < 0)
+        return -1;
+    for (size_t i = 0; i < vg->pv_count; i++)
+        if (lvm_undoom(sr, names[i], f) < 0)
+            return -1;
+    return 0;
 }
 
 int lvm_sr_undo(struct sr *sr, const struct plan *plan, struct fault *f)

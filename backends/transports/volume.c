@@ -364,15 +364,26 @@ static int remove_group(struct sr *sr, const struct volume_devices *d, const str
     const char **devices = ARENA_ARRAY(a, const char *, group->pv_count + 1);
     for (size_t i = 0; i < group->lv_count; i++)
         volumes[i] = group->lvs[i].name;
-    for (size_t i = 0; i < group->pv_count; i++)
+    for (size_t i = 0; i < group->pv_count; i++) {
         devices[i] = group->pvs[i].name;
+        if (wiped && lvm_doom(sr, devices[i], f) < 0)
+            return -1;
+    }
     if ((wiped && wipe_data(group, f) < 0) || (group->lv_count && lvm_lv_remove(&scope, group->name, volumes, f) < 0) ||
         lvm_vg_remove(&scope, group->name, f) < 0 || PASS(volume_group_removed, FAULT_LVMDelete, f) < 0)
         return -1;
     return remove_devices(sr, d, devices, wiped, f);
 }
 
-/* Physical volumes of no group that have the uuids this SR's have. */
+static bool is_among(const char *name, const char *const *names, size_t count)
+{
+    for (size_t i = 0; i < count; i++)
+        if (strcmp(names[i], name) == 0)
+            return true;
+    return false;
+}
+
+/* Physical volumes of no group that have the uuids this SR's have, or that its deletion has noted. */
 static int remove_orphans(struct sr *sr, const struct volume_devices *d, const struct lvm_report *r, bool wiped,
                           struct arena *a, struct fault *f)
 {
@@ -382,6 +393,9 @@ static int remove_orphans(struct sr *sr, const struct volume_devices *d, const s
         for (size_t j = 0; j < d->count; j++)
             if (strcmp(r->orphans[i].uuid, physical_uuid(sr, j, a)) == 0)
                 devices[count++] = r->orphans[i].name;
+    for (size_t i = 0; i < r->orphan_count && wiped; i++)
+        if (!is_among(r->orphans[i].name, devices, count) && lvm_is_doomed(sr, r->orphans[i].name))
+            devices[count++] = r->orphans[i].name;
     return remove_devices(sr, d, devices, wiped, f);
 }
 

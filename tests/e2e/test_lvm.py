@@ -476,6 +476,32 @@ class Lvm(LabTest):
             self.consistent()
             self.sr("vdi_resize", str((first + 2) * 4 * MIB), vdi_uuid=vdi)
 
+    def test_a_group_of_others_that_is_deleted_leaves_the_device_clean_whenever_it_is_killed(self):
+        lvm = ["--devices", self.loop.path,
+               *([] if os.path.exists("/dev/mapper/control") else ["--driverloaded", "n"])]
+        points = []
+        for n in range(1, LIMIT):
+            sh("vgcreate", *lvm, "VG_XenStorage-" + self.sr.uuid, self.loop.path)
+            self.sr("sr_attach")
+            self.lab.arm(f"*:kill:{n}")
+            try:
+                self.sr("sr_delete")
+            except BROKEN:
+                self.assertTrue(self.lab.died())
+                points.append(self.lab.acted()[-1])
+                self.lab.start()
+                with contextlib.suppress(Fault):
+                    self.sr("sr_delete")
+            self.lab.disarm()
+            with self.subTest(point=points[-1:]):
+                self.assertEqual(sh("blkid", "-p", self.loop.path, check=False), "")
+                with open(self.loop.path, "rb", buffering=0) as device:
+                    os.posix_fadvise(device.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+                    self.assertEqual(device.read(512), bytes(512))
+            if len(points) < n:
+                break
+        self.assertIn("sr_delete_unmarked", points)
+
     def test_repositories_killed_at_any_point_leave_the_device_clean_or_whole(self):
         for method in ("sr_create", "sr_delete"):
             for n in range(1, LIMIT):

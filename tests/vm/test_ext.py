@@ -185,6 +185,24 @@ class Killed(ExtTest):
         killed.at(self, self.lab, self.repository, self.untouched, "sr_attach", "volume_activated", "mount_done")
         killed.at(self, self.lab, self.repository, self.untouched, "sr_delete", "volume_wiped", "volume_group_removed")
 
+    def test_a_group_of_others_leaves_nothing(self):
+        """Its devices have uuids that do not tell whose they are."""
+        sr = self.repository(f"{spare()},{spare()}")
+        group, devices = f"XSLocalEXT-{sr.uuid}", sr.config["device"].split(",")
+        sh("vgcreate", "--metadatasize", "10M", group, *devices)
+        sh("lvcreate", "-n", sr.uuid, "-l", "100%FREE", group, "-W", "y", "--yes")
+        sh("mkfs.ext4", "-q", "-F", f"/dev/{group}/{sr.uuid}")
+        sh("lvchange", "-an", group)
+        sr("sr_attach", device_config={**sr.config, "adopt": "true"})
+        sr("sr_detach")
+        self.assertEqual(killed.once(self.lab, sr, "sr_delete", "volume_group_removed:kill"), "volume_group_removed")
+        self.lab.start()
+        self.clean()
+        self.untouched(sr)
+        for device in devices:
+            with open(device, "rb") as start:
+                self.assertEqual(start.read(MIB), bytes(MIB))
+
     @deep
     def test_it_leaves_nothing_at_any_point(self):
         killed.everywhere(self, self.lab, self.repository, self.untouched)
