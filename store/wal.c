@@ -29,6 +29,7 @@ struct wal {
     uint32_t page;     /* 0 while there is no header */
     unsigned char salts[8];
     sqlite3_int64 end, durable; /* of the last commit that was written, and of the last that was synced */
+    sqlite3_int64 closing;      /* where a commit ends whose last page is yet to be written; 0: none */
 };
 
 static sqlite3_file *beneath(sqlite3_file *file)
@@ -218,13 +219,19 @@ static int wal_read(sqlite3_file *file, void *out, int length, sqlite3_int64 at)
 static int wal_write(sqlite3_file *file, const void *data, int length, sqlite3_int64 at)
 {
     struct wal *w = (struct wal *) file;
+    sqlite3_int64 closing = w->closing;
+    w->closing = 0;
+    if (at < w->end) /* what was not synced is written over: it was no commit, for want of room */
+        w->end = w->durable;
     int code = beneath(file)->pMethods->xWrite(beneath(file), data, length, at);
     if (code != SQLITE_OK)
         return code;
     if (at == 0 && length == HEADER)
         learn(w, data);
     else if (length == FRAME && is_frame(w, at) && ends_commit(data))
-        w->end = at + FRAME + w->page;
+        w->closing = at + FRAME + w->page;
+    else if (closing && at + length == closing && (uint32_t) length == w->page)
+        w->end = closing;
     return SQLITE_OK;
 }
 

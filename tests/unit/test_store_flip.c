@@ -12,6 +12,7 @@
 #include <signal.h>
 #include <sqlite3.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 
@@ -282,6 +283,50 @@ static void a_log_that_ends_in_a_torn_commit_is_served(void **state)
     end_remains(&r);
 }
 
+/* A process whose database's log may grow by so many bytes ends, as by kill -9, after a commit that may have found no
+   room and a sync of the log. Exit status 0 when there was room, 2 when not. */
+static void commit_within(const struct scratch *s, off_t room)
+{
+    char log[300];
+    struct stat st;
+    struct fault f;
+    struct database db;
+    struct txn t = {.db = &db, .writable = true};
+    unsigned number = DISKS;
+    snprintf(log, sizeof log, "%s-wal", s->file);
+    store_close(open_store(s->state));
+    if (database_open(&db, s->file, true, &f) < 0 || fill(&t, NULL, &f) < 0 || stat(log, &st) < 0)
+        _exit(1);
+    struct rlimit limit = {(rlim_t) (st.st_size + room), RLIM_INFINITY};
+    signal(SIGXFSZ, SIG_IGN);
+    if (setrlimit(RLIMIT_FSIZE, &limit) < 0)
+        _exit(1);
+    bool fits = fill_one(&t, &number, &f) == 0;
+    database_checkpoint(&db, true);
+    _exit(fits ? 0 : 2);
+}
+
+static void a_commit_that_found_no_room_is_not_missed(void **state)
+{
+    struct scratch *s = *state;
+    int status = -1;
+    for (off_t room = 0; status != 0; room += room % 4120 ? 4120 - 24 : 24) {
+        struct store *store = NULL;
+        struct fault f = {0};
+        bool in_use;
+        scratch_remove(s);
+        scratch_make(s);
+        pid_t child = fork_child();
+        if (child == 0)
+            commit_within(s, room);
+        assert_int_equal(waitpid(child, &status, 0), child);
+        assert_true(WIFEXITED(status) && WEXITSTATUS(status) != 1);
+        if (store_open(s->state, &store, &in_use, &f) < 0)
+            fail_msg("with room for %lld bytes: %s", (long long) room, f.detail);
+        store_close(store);
+    }
+}
+
 static void a_bit_of_the_log_that_flips_while_the_store_runs_is_noticed_when_its_page_is_read(void **state)
 {
     struct bench *b = *state;
@@ -343,6 +388,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(without_what_says_how_much_was_synced_the_last_commit_at_most_is_forgotten,
                                         setup, teardown),
         cmocka_unit_test_setup_teardown(a_log_that_ends_in_a_torn_commit_is_served, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_commit_that_found_no_room_is_not_missed, setup, teardown),
         cmocka_unit_test_setup_teardown(
             a_bit_of_the_log_that_flips_while_the_store_runs_is_noticed_when_its_page_is_read, bench_setup,
             bench_teardown),
