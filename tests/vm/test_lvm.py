@@ -2,14 +2,9 @@
 """The lvm type on a real kernel: disks live in volumes that plain lvm2 and 7zz read, volumes are active only while
 attached, whatever is interrupted leaves nothing, and what others laid out is taken over."""
 import contextlib
-import glob
 import http.client
 import os
 import random
-import re
-import shutil
-import struct
-import subprocess
 import sys
 import tempfile
 import threading
@@ -21,8 +16,9 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."
 import execs  # noqa: E402
 import kit  # noqa: E402
 import vhd  # noqa: E402
+from disks import LvmDisks, active, group, volumes  # noqa: E402
 from kit import MIB, sh  # noqa: E402
-from lab import Fault, Lab, LabTest, Repository, deep, new_uuid, program, take_over  # noqa: E402
+from lab import Fault, Lab, LabTest, Repository, deep, new_uuid, take_over  # noqa: E402
 
 GIB = 1024 * MIB
 PIECE = 64 * 1024
@@ -34,23 +30,6 @@ BROKEN = (OSError, http.client.HTTPException)  # the daemon died while it answer
 def thick(size):
     """The length of the volume of a VHD that can be written in full."""
     return vhd.padded(size + METADATA + PER_BLOCK * -(-size // (2 * MIB)), EXTENT)
-
-
-class Volume(vhd.Image):
-    """A VHD in a volume, copied out: its parent is named as a volume is."""
-
-    def _read_parent(self, image, head):
-        self.parent_id, names, places = head[40:56], set(), []
-        for i in range(8):
-            code, space, length, _, offset = struct.unpack_from(">4sIIIQ", head, 576 + 24 * i)
-            if code != bytes(4):
-                image.seek(offset)
-                text = image.read(length).decode("utf-8" if code == b"MacX" else "utf-16-le")
-                names.add(re.fullmatch(r"(?:file://\./|\.\\)((?:LV|VHD)-[0-9a-f-]{36})", text).group(1))
-                places.append((offset, space))
-        vhd.need(len(names) == 1 and len(places) == 3, f"parents {names}, {len(places)} locators")
-        self.parent_name = names.pop()
-        return places
 
 
 class VolumeMaker(vhd.Maker):
@@ -87,40 +66,10 @@ class LvmTest(LabTest):
     # What plain programs say.
 
     def content(self, sr, vdi):
-        """The disk's bytes, as 7zz has them where no raw volume is in its chain, and as vhd.py has them always."""
-        with copied(sr, vdi) as (directory, names):
-            disk, parents = None, list(reversed(names))
-            for name in parents:
-                path = os.path.join(directory, name)
-                if name.startswith("LV-"):
-                    with open(path, "rb") as raw:
-                        disk = raw.read()
-                else:
-                    image = Volume(path)
-                    disk = bytes(image.laid_on(disk))
-            sizes = {image_size(os.path.join(directory, name)) for name in names}
-            if not names[-1].startswith("LV-") and len(sizes) == 1:
-                for name in names:
-                    plainly(os.path.join(directory, name))
-                run = subprocess.run(["7zz", "x", "-so", "-tVHD", names[0]], cwd=directory, capture_output=True,
-                                     check=False, timeout=120)
-                self.assertEqual(run.returncode, 0, run.stderr)
-                self.assertEqual(run.stdout, disk, "7zz and vhd.py read different disks")
-            sr.client.close()  # the server does not wait that long for the next call
-            return disk
+        return LvmDisks(self, "lvm").read(sr, vdi)
 
     def write(self, sr, vdi, *pieces):
-        """As a data path would, into an attached disk."""
-        path = f"/dev/{group(sr)}"
-        if os.path.exists(f"{path}/LV-{vdi}"):
-            with open(f"{path}/LV-{vdi}", "r+b", buffering=0) as disk:
-                for offset, data in pieces:
-                    os.pwrite(disk.fileno(), data, offset)
-                os.fsync(disk.fileno())
-            return
-        text = b"".join(b"%d %d\n%s" % (offset, len(data), data) for offset, data in pieces)
-        run = subprocess.run([program("vhd_write"), path, vdi], input=text, capture_output=True, check=False)
-        self.assertEqual(run.returncode, 0, run.stderr.decode())
+        LvmDisks(self, "lvm").write(sr, vdi, pieces)
 
     def written(self, sr, vdi, *pieces):
         sr.activated(vdi)
@@ -128,79 +77,7 @@ class LvmTest(LabTest):
         sr.released(vdi)
 
     def consistent(self, sr):
-        """No volume without a disk, no disk without a volume, nothing half done, nothing active."""
-        sr("sr_scan")
-        rows = sr.contents()
-        names = set(volumes(sr)) - {"MGT"}
-        self.assertEqual(names, {("LV-" if row["format"] == "raw" else "VHD-") + uuid for uuid, row in rows.items()})
-        self.assertEqual({row["state"] for row in rows.values()} - {"live"}, set(), rows)
-        self.assertEqual(active(sr), set())
-        return rows
-
-
-def image_size(path):
-    return 0 if "/LV-" in path else Volume(path).size
-
-
-def plainly(path):
-    """A copy as 7zz likes it: it takes the hidden mark for damage, and wants no more entries than the disk has blocks."""
-    vhd.marked(path, 0)
-    blocks = -(-Volume(path).size // vhd.BLOCK)
-    with open(path, "r+b") as image:
-        image.seek(512)
-        head = bytearray(image.read(1024))
-        struct.pack_into(">I", head, 28, blocks)
-        image.seek(512)
-        image.write(vhd.sealed(bytes(head), 36))
-
-
-def group(sr):
-    return "VG_XenStorage-" + sr.uuid
-
-
-def volumes(sr):
-    """name: (bytes, attributes, tags), by plain lvm2."""
-    found = {}
-    for line in sh("lvs", "--noheadings", "--units", "b", "--nosuffix", "--separator", ";", "-o",
-                   "lv_name,lv_size,lv_attr,lv_tags", group(sr)).splitlines():
-        if ";" in line:
-            name, size, attributes, tags = line.strip().split(";")
-            found[name] = (int(size), attributes, set(tags.split(",")) - {""})
-    return found
-
-
-def active(sr):
-    """Volumes of the SR that the kernel has now."""
-    mapped = group(sr).replace("-", "--") + "-"
-    names = (kit.read(path) for path in glob.glob("/sys/block/dm-*/dm/name"))
-    return {name[len(mapped):].replace("--", "-") for name in names if name.startswith(mapped)}
-
-
-def chain(sr, vdi):
-    """The volumes of a disk, itself first, by the rows."""
-    rows, names = sr.contents(), []
-    while vdi:
-        names.append(("LV-" if rows[vdi]["format"] == "raw" else "VHD-") + vdi)
-        vdi = rows[vdi]["parent"]
-    return names
-
-
-@contextlib.contextmanager
-def copied(sr, vdi):
-    """A directory with copies of the disk's volumes, by plain lvm2 and dd; their names."""
-    names, here = chain(sr, vdi), active(sr)
-    directory = tempfile.mkdtemp()
-    asleep = [f"{group(sr)}/{name}" for name in names if name not in here]
-    if asleep:
-        sh("lvchange", "-ay", "-K", *asleep)
-    try:
-        for name in names:
-            sh("dd", f"if=/dev/{group(sr)}/{name}", f"of={directory}/{name}", "bs=1M", "conv=sparse", "iflag=direct")
-        yield directory, names
-    finally:
-        if asleep:
-            sh("lvchange", "-an", *asleep)
-        shutil.rmtree(directory)
+        return LvmDisks(self, "lvm").consistent(sr)
 
 
 def noise(seed, length=PIECE):
@@ -270,6 +147,7 @@ class Life(LvmTest):
         self.assertEqual(volumes(thin)[f"VHD-{vdi}"][0], 8 * MIB)
         thin("vdi_detach", vdi_uuid=vdi)
 
+    @deep
     def test_snapshots_and_clones_hold_what_the_disk_held(self):
         sr = self.sr().made()
         vdi = self.disk(sr, 20 * MIB)
@@ -356,7 +234,7 @@ class Life(LvmTest):
         with self.refused(109):
             for _ in range(30):
                 sr("vdi_snapshot", vdi_uuid=vdi)
-        self.assertEqual(len(chain(sr, vdi)), 30)
+        self.assertEqual(len(LvmDisks.chain(sr, vdi)), 30)
         self.assertEqual(self.content(sr, vdi), bytes(2 * MIB))
         self.consistent(sr)
 
@@ -522,6 +400,20 @@ class Adoption(LvmTest):
             os.fsync(volume.fileno())
         sh("lvchange", "-an", f"{group(sr)}/{image.name}")
 
+    def labelled(self, sr, vdi):
+        """A metadata volume that names one disk."""
+        texts = ["XSSM:%-10d:1:2" % (6 * 512), f'<?xml version="1.0" ?><uuid>{sr.uuid}</uuid><allocation>thick</allocation>',
+                 "<name_label>old</name_label>", "<name_description></name_description>",
+                 "<vdi><name_label>a &lt; b</name_label><name_description>of others</name_description>",
+                 f"<uuid>{vdi}</uuid><is_a_snapshot>0</is_a_snapshot><snapshot_of></snapshot_of><snapshot_time>"
+                 "</snapshot_time><type>user</type><vdi_type>aio</vdi_type><read_only>0</read_only><managed>1</managed>"
+                 "<metadata_of_pool></metadata_of_pool><deleted>0</deleted></vdi>"]
+        sh("lvcreate", "-y", "-Wn", "-L", "4M", "-n", "MGT", group(sr))
+        with open(f"/dev/{group(sr)}/MGT", "r+b") as volume:
+            volume.write("".join(text.ljust(512) for text in texts).encode())
+            os.fsync(volume.fileno())
+        sh("lvchange", "-an", f"{group(sr)}/MGT")
+
     def test_a_group_of_another_manager_is_taken_over_with_its_tree(self):
         sr = self.group(kit.spare())
         base = VolumeMaker(8 * MIB, hidden=True).write(0, noise(20))
@@ -531,9 +423,10 @@ class Adoption(LvmTest):
             self.put(sr, image)
         raw = new_uuid()
         sh("lvcreate", "-an", "-Zn", "-Wn", "-L", "8M", "-n", f"LV-{raw}", group(sr))
-        sh("lvcreate", "-an", "-Zn", "-Wn", "-L", "4M", "-n", "MGT", group(sr))
+        self.labelled(sr, raw)
         sr("sr_attach")
         rows = self.consistent(sr)
+        self.assertEqual((rows[raw]["label"], rows[raw]["description"]), ("a < b", "of others"))
         self.assertEqual({uuid: (row["format"], row["parent"], row["hidden"]) for uuid, row in rows.items()},
                          {base.uuid: ("vhd", "", True), leaf.uuid: ("vhd", base.uuid, False),
                           other.uuid: ("vhd", base.uuid, False), raw: ("raw", "", False)})
