@@ -148,12 +148,16 @@ class Pki:
             cls._shared = cls()
         return cls._shared
 
-    def __init__(self):
-        self.dir = tempfile.mkdtemp(prefix="smapi-pki-")
-        atexit.register(shutil.rmtree, self.dir, ignore_errors=True)
+    def __init__(self, directory=None):
+        """directory: one that is kept, and used again when there are some in it."""
+        self.dir = directory or tempfile.mkdtemp(prefix="smapi-pki-")
         self.ca = os.path.join(self.dir, "ca.crt")
-        self._make("init")
-        self._make("server", "localhost", "127.0.0.1")
+        if not directory:
+            atexit.register(shutil.rmtree, self.dir, ignore_errors=True)
+        if not os.path.exists(self.ca):
+            self._make("init")
+        if not os.path.exists(os.path.join(self.dir, "server.crt")):
+            self._make("server", "localhost", "127.0.0.1")
 
     def _make(self, *args):
         subprocess.run([os.path.join(SOURCE, "certs", "make-pki"), self.dir, *args], check=True, capture_output=True)
@@ -174,11 +178,11 @@ class Lab:
 
     START_SECONDS = 30
 
-    def __init__(self, pki=None, in_memory=False):
+    def __init__(self, pki=None, in_memory=False, directory=None):
         """in_memory: the daemon's state, but for the media, is on tmpfs where there is one: as good for all but a power
-        cut, and faster."""
+        cut, and faster. directory: of one that is gone, by a power cut for instance; this one goes on with it."""
         self.pki = pki or Pki.shared()
-        self.dir = tempfile.mkdtemp(prefix="smapi-")
+        self.dir = directory or tempfile.mkdtemp(prefix="smapi-")
         self.socket = os.path.join(self.dir, "sock")
         self.state = os.path.join(self.dir, "state")
         self._memory = tempfile.mkdtemp(prefix="smapi-", dir=MEMORY) if in_memory and MEMORY else None
@@ -188,14 +192,14 @@ class Lab:
         self.log_path = os.path.join(self.dir, "log")
         self._arming = os.path.join(self.dir, "point")
         self._date = os.path.join(self.dir, "date")
-        self.local_host = new_uuid()
+        self.local_host = str(uuids.uuid5(uuids.NAMESPACE_URL, directory)) if directory else new_uuid()
         self.port = None
         self.process = None
         self.prefix = []  # a program, with its arguments, that becomes the daemon
         self.environment = {}  # more of it, for the daemon alone
         self.clients = []
-        os.mkdir(self.state, 0o700)
-        os.mkdir(self.mounts, 0o755)
+        os.makedirs(self.state, 0o700, exist_ok=bool(directory))
+        os.makedirs(self.mounts, 0o755, exist_ok=bool(directory))
         self.config_path = self._write_config()
 
     def _write_config(self):

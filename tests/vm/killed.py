@@ -46,6 +46,8 @@ def finish(test, sr, method):
     if method != "sr_delete":
         call(sr, "sr_attach")
         sr("sr_scan")
+        for disc in sr.contents() if sr.layout == "iso" else ():  # an SR is not deleted while it has disks
+            sr("vdi_delete", vdi_uuid=disc)
         call(sr, "sr_detach")
     test.clean()
     call(sr, "sr_delete")

@@ -23,8 +23,8 @@ def noise(seed):
 
 
 def unhurried(client):
-    """The same client, for calls that may be minutes apart: each on a connection of its own."""
-    request = client.request
+    """The same client, for calls that may take minutes and be minutes apart: each on a connection of its own."""
+    request, client.timeout = client.request, 300
 
     def once(*words, **keys):
         try:

@@ -179,6 +179,7 @@ class Refusals(ExtTest):
 
 
 class Killed(ExtTest):
+    @deep
     def test_it_leaves_nothing(self):
         create = ("volume_devices_made", "volume_group_made", "sr_create_made", "volume_formatted", "mount_done")
         killed.at(self, self.lab, self.repository, self.untouched, "sr_create", *create)

@@ -68,6 +68,7 @@ class Disks(IscsiTest):
         with self.refused(46):
             sr("vdi_introduce", new_uuid=uuid_of("x"), vdi_location="y", vdi_sm_config={"LUNid": "7"})
 
+    @deep
     def test_content_survives_detach_restart_and_another_session(self):
         target = self.target([8 * MIB, 16 * MIB])
         sr = self.sr()
@@ -171,6 +172,7 @@ class Ladder(IscsiTest):
             with self.subTest(code=code, **keys), self.refused(code):
                 self.sr(made=False, **keys)("sr_create", "0")
 
+    @deep
     def test_the_newest_name_of_the_host_does_not_change_its_own(self):
         target = self.target([8 * MIB])
         with open("/etc/iscsi/initiatorname.iscsi", encoding="ascii") as name:
@@ -181,6 +183,7 @@ class Ladder(IscsiTest):
             self.assertEqual(name.read(), before)
         sr("sr_detach")
 
+    @deep
     def test_addresses_are_compared_as_what_they_mean(self):
         for address in ("10.0.0.1", "10.0.0.10", "fd00::1"):
             sh("ip", "addr", "add", f"{address}/{24 if '.' in address else 64}", "dev", "lo", check=False)
@@ -237,6 +240,7 @@ class Passwords(IscsiTest):
             found = subprocess.run(["grep", "-rl", "--exclude=lun-*", "Canary", top], capture_output=True, check=False)
             self.assertEqual(found.stdout, b"", top)
 
+    @deep
     def test_records_are_for_their_owner_alone_while_there_is_a_session(self):
         self.target([8 * MIB], chap=CHAP, incoming=INCOMING)
         sr = self.sr()
@@ -269,6 +273,7 @@ class Passwords(IscsiTest):
 
 
 class Crashes(IscsiTest):
+    @deep
     def test_killed_at_each_point_nothing_is_left_and_the_next_attach_works(self):
         self.target([8 * MIB], chap=CHAP)
         for method in ("sr_create", "sr_attach"):
@@ -290,6 +295,7 @@ class Crashes(IscsiTest):
                     sr("sr_detach")
                     sr("sr_delete")
 
+    @deep
     def test_failed_at_each_point_nothing_is_left(self):
         self.target([8 * MIB])
         for point in POINTS:
@@ -304,6 +310,7 @@ class Crashes(IscsiTest):
                 sr("sr_detach")
                 sr("sr_delete")
 
+    @deep
     def test_a_killed_probe_is_cleared_by_the_next_call(self):
         target = self.target([8 * MIB], chap=CHAP)
         self.lab.arm("iscsi_logged_in:kill")
@@ -409,6 +416,7 @@ class Fencing(IscsiTest):
         self.assertEqual([int(key, 16) & (1 << 40) - 1 for key in self.keys()], [second])
         self.sr_.released(self.vdi)
 
+    @deep
     def test_killed_between_registering_and_reserving_the_next_activation_takes_it(self):
         self.sr_("vdi_attach", "true", vdi_uuid=self.vdi)
         self.lab.arm("fence_registered:kill")
@@ -445,6 +453,7 @@ class Fencing(IscsiTest):
         write(path, b"next" + bytes(508))
         self.sr_.released(self.vdi)
 
+    @deep
     def test_a_target_without_reservations_works_and_is_not_called_fenced(self):
         for store in self.store.stores.values():
             kit.put(f"{store}/attrib/emulate_pr", 0)

@@ -8,7 +8,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 os.environ["SMAPI_KINDS"] = "iso"
 sys.path.insert(0, os.path.join(HERE, "..", "e2e"))
 import killed  # noqa: E402
-from lab import MIB, LabTest, new_uuid, raises  # noqa: E402
+from lab import LabTest, MIB, deep, new_uuid, raises  # noqa: E402
 import places  # noqa: E402
 from kit import NfsServer, Samba, held, left, mounts, sh  # noqa: E402
 
@@ -212,6 +212,7 @@ class Refusals(IsoTest):
 
 
 class Killed(IsoTest):
+    @deep
     def test_it_leaves_nothing(self):
         name = new_uuid()[:8]
         os.makedirs(f"{servers['nfs'].root}/export/{name}")
