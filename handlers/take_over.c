@@ -59,7 +59,11 @@ static int find_sr(struct dispatch *d, struct call *c, struct fault *f)
     struct fault ignored;
     if (c->sr && registry_is_stuck(d->registry, &c->keys.sr) && recover_sr(d, c->sr, HOLD_BRIEFLY, &ignored) == 0)
         c->sr = registry_find(d->registry, &c->keys.sr);
-    return c->sr ? sr_take_config(d, c, f) : sr_introduce(d, c, f);
+    if (!c->sr)
+        return sr_introduce(d, c, f);
+    c->sr->secrets = &c->keys.secrets; /* lent until the call ends, as sr_attach does */
+    c->sr->scratch = c->arena;
+    return sr_take_config(d, c, f);
 }
 
 static int check_words(const struct call *c, const struct owner *o, struct fault *f)
