@@ -606,13 +606,30 @@ static struct lvm_sr *state_new(const struct sr *sr, const struct lvm_vg *vg)
     return state;
 }
 
+/* The group as attach has read it, when its devices had these heads: who asks next sees whether they still do. */
+static void keep_group(struct lvm_sr *state, const struct lvm_vg *vg, unsigned char *heads, uint64_t sequence)
+{
+    free(state->heads);
+    state->heads = heads;
+    state->cache = arena_new(CACHE_MEMORY);
+    state->vg = copy_group(vg, state->cache);
+    state->sequence = sequence;
+}
+
 int lvm_sr_attach(struct sr *sr, struct fault *f)
 {
     struct lvm_vg *vg;
     AUTO_ARENA struct arena *a = arena_new(CACHE_MEMORY);
+    AUTO_FREE unsigned char *heads = calloc(sr->place.device_count + 1, HEAD_SIZE);
+    if (!heads)
+        abort();
+    bool known = read_heads(sr, heads) == 0;
+    uint64_t sequence = known ? sequence_of(sr, heads) : 0;
     if (need_group(sr, a, &vg, f) < 0 || claim(sr, vg, a, f) < 0 || grow_group(sr, vg, f) < 0)
         return -1;
-    sr->state = state_new(sr, vg);
+    struct lvm_sr *state = sr->state = state_new(sr, vg);
+    if (known)
+        keep_group(state, vg, TAKE(heads), sequence);
     if (lvm_group(sr, a, &vg, f) == 0 && lvm_settle_strays(sr, f) == 0 && lvm_mgt_make(sr, f) == 0)
         return 0;
     lvm_sr_detach(sr);
