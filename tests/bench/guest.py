@@ -87,6 +87,41 @@ def lvm(lab):
           ", ".join(words[1] for words in commands_of(lab, lambda: sr("sr_scan"))) or "nothing")
 
 
+def over_iscsi(lab, kind, **config):
+    """An SR on a target of its own that is attached and detached, and what its attach does by plain open-iscsi."""
+    iqn, portal = f"iqn.2024-01.org.example:{kind}", "127.0.0.1:3260"
+    kit.initiator("iqn.2024-01.org.example:host")
+    kit.Target(iqn, [128 * MIB])
+    sr = Repository(lab.unix("xapi"), kind, new_uuid(), {"target": "127.0.0.1", "targetIQN": iqn, **config}).made()
+    sr("sr_detach")
+
+    def login():
+        for words in (("-m", "discovery", "-t", "sendtargets", "-p", portal), ("-m", "node", "-T", iqn, "-p", portal, "-l")):
+            plainly(["/sbin/iscsiadm", *words])
+        while not any(name.startswith("scsi-36001405") for name in os.listdir("/dev/disk/by-id")):
+            time.sleep(0.01)
+
+    def logout():
+        plainly(["/sbin/iscsiadm", "-m", "node", "-T", iqn, "-p", portal, "-u"])
+        plainly(["/sbin/iscsiadm", "-m", "node", "-T", iqn, "-o", "delete"])
+    return sr, login, logout
+
+
+@of("iscsi")
+def iscsi(lab):
+    """Each as often undone: sr_detach and a logout are measured with the attach and the login before them."""
+    sr, login, logout = over_iscsi(lab, "iscsi")
+    yield "iscsi sr_attach and sr_detach, against discovery, login and logout", \
+        lambda: (sr("sr_attach"), sr("sr_detach")), lambda: (login(), logout()), 1.2
+
+
+@of("lvmoiscsi")
+def lvmoiscsi(lab):
+    sr, login, logout = over_iscsi(lab, "lvmoiscsi", LUNid="0")
+    yield "lvmoiscsi sr_attach and sr_detach, against discovery, login, pvs and logout", \
+        lambda: (sr("sr_attach"), sr("sr_detach")), lambda: (login(), plainly(["/sbin/pvs"]), logout()), 1.2
+
+
 def measure(ours, floor):
     """Medians, in turns, after a round of each that does not count."""
     ours(), floor()

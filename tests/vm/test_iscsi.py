@@ -8,6 +8,8 @@ import threading
 import unittest
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "e2e"))
+import execs  # noqa: E402
 import kit  # noqa: E402
 from iscsi_help import CHAP, HOST, INCOMING, IQN, POINTS, IscsiTest, links, read, write  # noqa: E402
 from kit import MIB, sh  # noqa: E402
@@ -129,6 +131,24 @@ class Disks(IscsiTest):
         self.assertEqual(sorted(by_lun(other)), [2])
         with open("/proc/partitions", encoding="ascii") as partitions:
             self.assertEqual(partitions.read().count(" sd"), 1)
+
+
+class Programs(IscsiTest):
+    def test_an_attach_starts_two_and_what_is_connected_none(self):
+        self.target([8 * MIB])
+        sr = self.sr(made=False)
+        self.addCleanup(self.end, sr)
+        sr("sr_create", "0")
+        with execs.traced(self.lab) as started:
+            sr("sr_attach")
+        self.assertEqual(execs.names(started), ["iscsiadm", "iscsiadm"])  # discovery, login
+        with execs.traced(self.lab) as started:
+            sr("sr_attach")
+            disk = sr.disk(MIB)
+            sr.activated(disk)
+            sr.released(disk)
+            sr("sr_scan")
+        self.assertEqual(execs.names(started), [])
 
 
 class Ladder(IscsiTest):

@@ -6,6 +6,8 @@ import unittest
 import xml.etree.ElementTree as ElementTree
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "e2e"))
+import execs  # noqa: E402
 import killed  # noqa: E402
 import kit  # noqa: E402
 from iscsi_help import CHAP, IQN, IscsiTest, links, read, write  # noqa: E402
@@ -103,6 +105,7 @@ class Life(LvmOverIscsi):
         sr("sr_detach")
         sr("sr_delete")
 
+    @deep
     def test_a_lun_that_has_grown_is_taken_whole_by_the_next_attach(self):
         volume = kit.Volume(LUN)
         self.addCleanup(volume.remove)
@@ -188,14 +191,41 @@ class Owners(LvmOverIscsi):
         self.end_of(sr)
 
 
+class Programs(LvmOverIscsi):
+    @deep
+    def test_what_is_connected_starts_no_program_that_is_not_needed(self):
+        self.store = self.target([LUN])
+        sr = self.sr(made=False)
+        self.addCleanup(self.end, sr)
+        sr("sr_create", "0")
+        with execs.traced(self.lab) as started:
+            sr("sr_attach")
+        names = execs.names(started)
+        self.assertEqual(names[:2], ["iscsiadm", "iscsiadm"])  # discovery, login
+        self.assertLessEqual(set(names[2:]), {"pvs", "lvcreate"})  # lvcreate: MGT, once in the life of an SR
+        disk = sr.disk(4 * MIB)
+        with execs.traced(self.lab) as started:
+            sr("sr_attach")
+            sr("vdi_attach", "true", vdi_uuid=disk)
+        names = execs.names(started)
+        self.assertEqual([name for name in names if name != "pvs"], ["lvchange"])
+        self.assertLessEqual(len(names), 2)  # pvs, once after the disk was made
+        with execs.traced(self.lab) as started:
+            sr("vdi_activate", "true", vdi_uuid=disk)
+            sr.released(disk)
+            sr("sr_scan")
+        self.assertEqual(execs.names(started), [])
+        self.end_of(sr)
+
+
 class Crashes(LvmOverIscsi):
     def new(self):
         return self.sr(made=False, **SECRET)
 
-    def test_at_points_between_two_steps_nothing_is_left(self):
+    def test_killed_before_its_group_is_made_nothing_is_left(self):
         self.store = self.target([LUN], chap=CHAP)
-        killed.at(self, self.lab, self.new, self.gone, "sr_create", "sr_create_made")
-        killed.at(self, self.lab, self.new, self.gone, "sr_attach", "iscsi_scanned")
+        trial = killed.trial(self, self.lab, self.new, self.gone, "sr_create", "sr_create_made:kill:1")
+        self.assertEqual(trial, "sr_create_made")
 
     @deep
     def test_killed_or_failed_at_each_point_nothing_is_left(self):
