@@ -519,6 +519,7 @@ for play in {plays}/{name}:*; do
         if [ "$word" = "${{play##*:}}" ]; then . "$play"; fi
     done
 done
+case "$0" in */{name}) ;; *) set -- "${{0##*/}}" "$@";; esac  # lvm's other names
 exec {real}/{name} "$@"
 """
 

@@ -168,6 +168,15 @@ class Volumes(LabTest):
         self.sr("vdi_delete", vdi_uuid=vdi)
         self.assertEqual(set(self.loop.volumes()), {"MGT"})
 
+    @raises(58)
+    def test_58_for_a_change_that_does_not_come_from_the_master(self):
+        self.sr.made()
+        self.sr.config["SRmaster"] = "false"
+        with self.refused(58, "SRmaster=false"):
+            self.image()
+        self.sr.config["SRmaster"] = "true"
+        self.image()
+
     @raises(59)
     def test_59_for_a_volume_that_does_not_grow(self):
         self.sr.made()
