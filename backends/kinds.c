@@ -165,6 +165,11 @@ static const char *bad_portals(const char *text)
     return NULL;
 }
 
+static const char *bad_target(const char *text)
+{
+    return strcmp(text, "*") == 0 ? NULL : iscsi_name_bad(text);
+}
+
 static const char *bad_port(const char *text)
 {
     char *end;
@@ -266,7 +271,7 @@ static const char *bad_secret(const char *text)
 static const struct config_kind kinds[] = {
     KIND(allocation), KIND(devices), KIND(export), KIND(flag), KIND(host), KIND(iso_type), KIND(luns), KIND(nfs_mode), KIND(nfs_version),
     KIND(number), KIND(options), KIND(path), KIND(port), KIND(portals), KIND(scsi_ids), KIND(secret), KIND(smb_version),
-    KIND(source), KIND(subpath), KIND(text), {"iqn", iscsi_name_bad},
+    KIND(source), KIND(subpath), KIND(target), KIND(text), {"iqn", iscsi_name_bad},
 };
 /* clang-format on */
 

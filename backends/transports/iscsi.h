@@ -12,6 +12,8 @@
 
 #define ISCSI_LINKS "/dev/smapid" /* one directory an SR, in it a link for each disk, named by its identity */
 
+#define ISCSI_ALL "*" /* as a target's name: every one */
+
 enum { ISCSI_PORTALS_MAX = 32, ISCSI_LUNS_MAX = 256 };
 
 /* A device_config read. */
@@ -19,7 +21,7 @@ struct iscsi_want {
     struct iscsi_initiator who;
     struct portal portals[ISCSI_PORTALS_MAX];
     size_t portal_count;
-    const char *target; /* NULL when it was not given */
+    const char *target; /* NULL when it was not given; "*" for all that the portals offer */
     size_t record;      /* usediscoverynumber, counted from 1; 0 when it was not given */
     const char *luns[ISCSI_LUNS_MAX], *ids[ISCSI_LUNS_MAX];
     size_t lun_count, id_count;
@@ -78,7 +80,8 @@ int iscsi_probe(const struct layout *layout, const struct pairs *config, const s
                 iscsi_looker *look, struct arena *a, struct found_list *out, struct fault *f);
 
 /* Documents for programs to choose from, at most FAULT_DOCUMENT bytes, in a. */
-const char *iscsi_target_list(const struct iscsi_offer *offers, size_t count, struct arena *a);
+const char *iscsi_target_list(const struct iscsi_offer *offers, size_t count, const struct portal *asked,
+                              struct arena *a);
 const char *iscsi_lun_list(const struct scsi_disk *disks, size_t count, struct arena *a);
 
 #endif

@@ -33,9 +33,13 @@ static void target_entry(struct text *entry, size_t index, const char *address, 
     text_add(entry, "\t</TGT>\n");
 }
 
-const char *iscsi_target_list(const struct iscsi_offer *offers, size_t count, struct arena *a)
+/* The last entry stands for all of them. */
+const char *iscsi_target_list(const struct iscsi_offer *offers, size_t count, const struct portal *asked,
+                              struct arena *a)
 {
     AUTO_TEXT struct text t = TEXT_OF(FAULT_DOCUMENT);
+    struct text all = TEXT_OF(ENTRY_MAX);
+    char all_of[ADDRESS_TEXT];
     text_printf(&t, "%s<iscsi-target-iqns>\n", declaration);
     for (size_t i = 0; i < count; i++) {
         struct text entry = TEXT_OF(ENTRY_MAX);
@@ -44,6 +48,10 @@ const char *iscsi_target_list(const struct iscsi_offer *offers, size_t count, st
         target_entry(&entry, i, address, offers[i].portal.port, offers[i].target);
         add_entry(&t, &entry);
     }
+    portal_address(asked, all_of);
+    target_entry(&all, count, all_of, asked->port, ISCSI_ALL);
+    text_add(&t, all.data);
+    text_free(&all);
     text_add(&t, "</iscsi-target-iqns>\n");
     return arena_text(a, t.data);
 }

@@ -88,9 +88,14 @@ int iscsi_read(const struct pairs *config, const struct secrets *secrets, const 
 
 /* ------------------------------------------------------------------ sessions */
 
-static bool is_wanted(const struct iscsi_want *w, const struct iscsi_session *s)
+static bool wants_all(const struct iscsi_want *w)
 {
-    return w->target && strcmp(s->target, w->target) == 0;
+    return strcmp(w->target, ISCSI_ALL) == 0;
+}
+
+static bool is_wanted(const struct iscsi_want *w, const char *target)
+{
+    return w->target && (wants_all(w) || strcmp(target, w->target) == 0);
 }
 
 static size_t logged_in(const struct iscsi_session *s, size_t count)
@@ -115,7 +120,7 @@ static int find_sessions(const struct iscsi_want *w, bool *found, struct fault *
         scsi_events_wait(-1, until);
     } while (clock_boot_ns() < until);
     for (size_t i = 0; i < count; i++)
-        if (!is_wanted(w, &s[i]))
+        if (!is_wanted(w, s[i].target))
             return fault_set(f, FAULT_ISCSIIQN, "session %u of interface %s is with target %.200s, not %.200s",
                              s[i].sid, w->who.iface, s[i].target, w->target ? w->target : "(none)");
     if (count && !logged_in(s, count))
@@ -150,7 +155,7 @@ static size_t choose(const struct iscsi_want *w, const struct iscsi_offer *offer
     size_t n = 0;
     for (int pass = 0; pass < 2; pass++)
         for (size_t i = 0; i < count; i++)
-            if (strcmp(offers[i].target, w->target) == 0 && asked_for(w, &offers[i].portal) == (pass == 0) &&
+            if (is_wanted(w, offers[i].target) && asked_for(w, &offers[i].portal) == (pass == 0) &&
                 (w->record == 0 || w->record == i + 1))
                 out[n++] = offers[i];
     return n;
@@ -163,15 +168,52 @@ static int refuse_target(const struct iscsi_want *w, const struct iscsi_offer *o
                   w->target, count);
     else
         fault_set(f, FAULT_ConfigTargetIQNMissing, "device_config has no targetIQN; %zu targets are offered", count);
-    fault_document(f, iscsi_target_list(offers, count, w->arena));
+    fault_document(f, iscsi_target_list(offers, count, &w->portals[0], w->arena));
     return -1;
+}
+
+static int sessions_came(const struct iscsi_want *w, struct fault *f)
+{
+    struct fault why = *f;
+    struct iscsi_session *s;
+    size_t there = 0;
+    if (iscsi_sessions(w->who.iface, w->arena, &s, &there, f) < 0)
+        return -1;
+    if (there)
+        return 0;
+    *f = why;
+    return f->code ? -1 : fault_set(f, FAULT_ISCSILogin, "no session with target %.200s came to be", w->target);
+}
+
+static bool offered_before(const struct iscsi_offer *offers, size_t at)
+{
+    for (size_t i = 0; i < at; i++)
+        if (strcmp(offers[i].target, offers[at].target) == 0)
+            return true;
+    return false;
+}
+
+/* Every target by the first portal of its that is offered, by all of them for disks of several paths. One that does
+   not let us in keeps nobody from the others. */
+static int log_in_to_all(const struct iscsi_want *w, const struct iscsi_offer *chosen, size_t count, struct fault *f)
+{
+    if (iscsiadm_begin(&w->who, f) < 0)
+        return -1;
+    for (size_t i = 0; i < count; i++)
+        if ((w->who.multipath || !offered_before(chosen, i)) &&
+            portal_answers(&chosen[i].portal, ANSWER_SECONDS, f) == 0 && iscsiadm_add(&w->who, &chosen[i], f) < 0)
+            return -1;
+    if (POINT(iscsi_record_written) < 0)
+        return fault_errno(f, FAULT_ISCSILogin, "log in to all targets");
+    iscsiadm_login(&w->who, f);
+    if (POINT(iscsi_logged_in) < 0)
+        return fault_errno(f, FAULT_ISCSILogin, "log in to all targets");
+    return sessions_came(w, f);
 }
 
 /* One portal after the other until one lets us in; all of them for a disk of several paths. */
 static int log_in(const struct iscsi_want *w, const struct iscsi_offer *chosen, size_t count, struct fault *f)
 {
-    struct iscsi_session *s;
-    size_t there = 0;
     for (size_t i = 0; i < count; i++) {
         if (portal_answers(&chosen[i].portal, ANSWER_SECONDS, f) < 0)
             continue;
@@ -187,13 +229,7 @@ static int log_in(const struct iscsi_want *w, const struct iscsi_offer *chosen, 
         if (failed && !w->who.multipath && iscsiadm_end(w->who.iface, f) < 0)
             return -1;
     }
-    struct fault why = *f;
-    if (iscsi_sessions(w->who.iface, w->arena, &s, &there, f) < 0)
-        return -1;
-    if (there)
-        return 0;
-    *f = why;
-    return f->code ? -1 : fault_set(f, FAULT_ISCSILogin, "no session with target %.200s came to be", w->target);
+    return sessions_came(w, f);
 }
 
 static int begin(struct iscsi_want *w, struct fault *f)
@@ -213,7 +249,9 @@ static int begin(struct iscsi_want *w, struct fault *f)
         return -1;
     struct iscsi_offer *chosen = ARENA_ARRAY(w->arena, struct iscsi_offer, count + 1);
     size_t n = w->target ? choose(w, offers, count, chosen) : 0;
-    return n ? log_in(w, chosen, n, f) : refuse_target(w, offers, count, f);
+    if (n == 0)
+        return refuse_target(w, offers, count, f);
+    return wants_all(w) ? log_in_to_all(w, chosen, n, f) : log_in(w, chosen, n, f);
 }
 
 int iscsi_connect(struct iscsi_want *w, struct fault *f)

@@ -65,7 +65,7 @@ NOT_THERE = {"file": {61, 47}, "ext": {19, 91}, "lvm": {19, 91}, "nfs": {72, 73,
 NOT_THERE["lvmoiscsi"] = NOT_THERE["extoiscsi"] = NOT_THERE["iscsi"] | {2, 87, 89, 99, 107}
 # A value of each kind that may stand in an argument: what the arguments of the others are compared with.
 EXAMPLE = {"text": "an-example", "options": "example=1", "export": "/example", "host": "example.invalid", "devices": "/dev/example",
-           "path": "/example", "portals": "127.0.0.1", "iqn": "iqn.2024-01.org.example:example", "luns": "4711",
+           "path": "/example", "portals": "127.0.0.1", "iqn": "iqn.2024-01.org.example:example", "target": "iqn.2024-01.org.example:example", "luns": "4711",
            "scsi_ids": "36001405example", "secret": "an-example-secret", "subpath": "example", "number": "17", "port": "4712"}
 
 
@@ -109,7 +109,8 @@ TAKES = {
     "number": lambda text: bool(re.fullmatch(r"[0-9]{1,5}", text)),
     "port": lambda text: bool(re.fullmatch(r"[0-9]{1,5}", text)) and 1 <= int(text) <= 65535,
     "portals": lambda text: all(is_host(re.sub(r":[0-9]+$", "", word)) for word in text.split(",")),
-    "iqn": lambda text: text == "*" or bool(re.match(r"(iqn|eui|naa)\.[!-~]+$", text)),
+    "target": lambda text: text == "*" or TAKES["iqn"](text),
+    "iqn": lambda text: bool(re.match(r"(iqn|eui|naa)\.[!-~]+$", text)),
     "luns": lambda text: bool(re.fullmatch(r"[0-9]{1,5}(,[0-9]{1,5})*", text)),
     "scsi_ids": lambda text: bool(re.fullmatch(r"[0-9a-zA-Z_:][0-9a-zA-Z._:-]*(,[0-9a-zA-Z_:][0-9a-zA-Z._:-]*)*", text)),
     "nfs_version": one_of("3", "4", "4.0", "4.1", "4.2"), "nfs_mode": one_of("hard", "soft"),

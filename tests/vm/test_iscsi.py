@@ -158,10 +158,10 @@ class Ladder(IscsiTest):
         self.assertEqual(self.probe_errors()[0], 95)
         code, document = self.probe_errors(target="127.0.0.1")
         self.assertEqual(code, 96)
-        self.assertEqual(self.texts(document, "TargetIQN"), [IQN, IQN])
+        self.assertEqual(self.texts(document, "TargetIQN"), [IQN, IQN, "*"])
         self.assertEqual(self.texts(document, "Port"), ["3270"])
         code, document = self.probe_errors(target="127.0.0.1", targetIQN=IQN + "x")
-        self.assertEqual((code, self.texts(document, "IPAddress")), (96, ["127.0.0.1", "127.0.0.1"]))
+        self.assertEqual((code, self.texts(document, "IPAddress")), (96, ["127.0.0.1"] * 3))
         code, document = self.probe_errors(target="127.0.0.1", targetIQN=IQN, LUNid="5")
         self.assertEqual((code, self.texts(document, "LUNid"), self.texts(document, "size")),
                          (87, ["0", "1"], [str(8 * MIB), str(16 * MIB)]))
@@ -171,6 +171,20 @@ class Ladder(IscsiTest):
         code, document = self.probe_errors(target="127.0.0.1", targetIQN=IQN, SCSIid=ids[0])
         self.assertEqual((code, self.texts(document, "SR")), (0, []))
 
+    def test_all_targets_at_once(self):
+        """As a wizard asks that was told "*": the LUNs of every target, and then an SR on some of them."""
+        other = IQN + "-2"
+        self.target([8 * MIB])
+        self.target([16 * MIB, 24 * MIB], iqn=other)
+        code, document = self.probe_errors(target="127.0.0.1", targetIQN="*", SCSIid="3600")
+        self.assertEqual((code, sorted(self.texts(document, "size"))), (107, sorted(map(str, (8 * MIB, 16 * MIB, 24 * MIB)))))
+        ids = dict(zip(self.texts(document, "size"), self.texts(document, "SCSIid")))
+        sr = self.sr(targetIQN="*", SCSIid=f"{ids[str(8 * MIB)]},{ids[str(24 * MIB)]}")
+        self.assertEqual(kit.sessions(), [(IQN, "127.0.0.1"), (other, "127.0.0.1")])
+        self.assertEqual(sorted(int(row["size"]) for row in sr.contents().values()), [8 * MIB, 24 * MIB])
+        sr("sr_detach")
+        self.nothing_is_left()
+
     def test_the_document_reaches_remote_callers_after_the_sentence(self):
         self.target([8 * MIB])
         sr = self.sr(made=False)
@@ -179,7 +193,7 @@ class Ladder(IscsiTest):
             sr("sr_create", "0")
         sentence, _, document = refusal.exception.text.partition("\n")
         self.assertIn("no targetIQN", sentence)
-        self.assertEqual(self.texts(document, "TargetIQN"), [IQN])
+        self.assertEqual(self.texts(document, "TargetIQN"), [IQN, "*"])
 
     @raises(106, 140, 141, 142)
     def test_what_is_wrong_has_its_code(self):
@@ -288,7 +302,7 @@ class Passwords(IscsiTest):
     def test_a_probe_with_passwords_leaves_none(self):
         self.target([8 * MIB], chap=CHAP, incoming=INCOMING)
         code, document = self.probe_errors(target="127.0.0.1", chapuser=CHAP[0], chappassword=CHAP[1])
-        self.assertEqual((code, self.texts(document, "TargetIQN")), (96, [IQN]))
+        self.assertEqual((code, self.texts(document, "TargetIQN")), (96, [IQN, "*"]))
         self.assertEqual(self.probe_errors(target="127.0.0.1", chapuser=CHAP[0], chappassword="wrongwrongwrong")[0], 68)
 
 

@@ -138,7 +138,7 @@ class Ladder(LvmOverIscsi):
         config = {"target": "127.0.0.1", "targetIQN": IQN}
         self.assertEqual(self.probe_errors()[0], 95)
         code, document = self.probe_errors(target="127.0.0.1")
-        self.assertEqual((code, self.texts(document, "TargetIQN")), (96, [IQN]))
+        self.assertEqual((code, self.texts(document, "TargetIQN")), (96, [IQN, "*"]))
         code, document = self.probe_errors(**config)
         self.assertEqual((code, self.texts(document, "LUNid"), self.texts(document, "size")),
                          (107, ["0", "1"], [str(LUN), str(MIB)]))
