@@ -10,6 +10,7 @@ import os
 import random
 import sys
 import threading
+import traceback
 import unittest
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "e2e"))
@@ -128,8 +129,12 @@ class Cut(unittest.TestCase):
 
     @staticmethod
     def steps(one):
-        while True:
-            one.step()
+        try:
+            while True:
+                one.step()
+        except BaseException:  # told at once: the power would be cut over it
+            traceback.print_exc()
+            os._exit(1)
 
 
 if __name__ == "__main__":

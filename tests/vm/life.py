@@ -8,7 +8,7 @@ import random
 
 import disks
 from kit import MIB
-from lab import new_uuid
+from lab import Fault, new_uuid
 
 GROWTH = 4 * MIB
 LARGEST = 12 * MIB
@@ -184,7 +184,13 @@ class Life:
 
     def step(self):
         act, words = self.chance.choice(self.choices() + [(self.reattach, ()), (self.scan, ())])
-        act(*words)
+        try:
+            act(*words)
+        except Fault as refused:
+            if refused.code != 44:  # no room: then nothing has changed
+                raise
+            self.pending = {}
+            self.tell()
 
     # What must be so.
 

@@ -21,7 +21,8 @@ from machine import Machine, Unavailable  # noqa: E402
 
 SKIPPED = 77
 SEED = int(os.environ.get("SMAPI_SEED") or time.time_ns() // 10**9)
-LONGEST = 8.0   # seconds of work before a cut
+MOST = 6        # acknowledged calls of each type that a cut waits for at most
+LONGEST = 3.0   # seconds at most until the cut then
 PATIENCE = 900  # seconds until a guest works, or has come to its end
 
 
@@ -41,8 +42,9 @@ class Power(unittest.TestCase):
                        files=self.disks, shares=[self.shared], environment={"SMAPI_BUILD": BUILD}, stdout=out.fileno(),
                        stderr=out.fileno()).start()
 
-    def judged(self, what, seconds=None):
-        """A guest that judges what is there, and works for so long, or ends it."""
+    def judged(self, what, calls=0, seconds=0):
+        """A guest that judges what is there, and works until so many calls of each type are answered and so long after, or
+        ends it."""
         works = os.path.join(self.shared, "works")
         said = os.path.join(self.shared, "..", "said")
         with open(said, "wb") as out:
@@ -50,34 +52,42 @@ class Power(unittest.TestCase):
         if what == "end":
             status = machine.wait(PATIENCE)
         else:
-            status = self.cut(machine, works, seconds)
+            status = self.cut(machine, works, calls, seconds)
         with open(said, encoding="utf-8", errors="replace") as text:
             self.assertEqual(status, 0, text.read())
 
-    @staticmethod
-    def cut(machine, works, seconds):
+    def cut(self, machine, works, calls, seconds):
         """0 when it worked until then."""
-        deadline = time.monotonic() + PATIENCE
-        while not os.path.exists(works) and machine.qemu.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.05)
+        self.until(machine, lambda: os.path.exists(works))
         if not os.path.exists(works):
             return machine.wait(0)
         os.unlink(works)
+        before = self.calls()
+        self.until(machine, lambda: all(now >= before[kind] + calls for kind, now in self.calls().items()))
         time.sleep(seconds)
         if machine.qemu.poll() is not None:
             return machine.wait(0) or 1
         machine.kill()
         return 0
 
+    @staticmethod
+    def until(machine, condition):
+        """Or until it ends, or patience does."""
+        deadline = time.monotonic() + PATIENCE
+        while not condition() and machine.qemu.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.05)
+
     def calls(self):
         with open(os.path.join(self.shared, "told"), encoding="ascii") as lines:
-            return {line["kind"]: line["calls"] for line in map(json.loads, lines)}
+            whole = (line for line in lines if line.endswith("\n"))
+            return {line["kind"]: line["calls"] for line in map(json.loads, whole)}
 
     def test_what_was_acknowledged_outlives_the_power(self):
         chance, cuts = random.Random(SEED), rounds(2)
         for _ in range(cuts):
-            self.judged("work", chance.uniform(1, LONGEST))
+            self.judged("work", chance.randint(1, MOST), chance.uniform(0, LONGEST))
         self.judged("end")
+        self.assertGreaterEqual(min(self.calls().values()), cuts)
         print(f"{cuts} cuts, calls acknowledged: {self.calls()}, seed {SEED}", flush=True)
         if figures.DEEP:
             figures.save("vm_power", "cuts", "{cuts} cuts of a host with SRs of lvm and ext, {calls} acknowledged calls, "
