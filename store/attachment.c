@@ -14,6 +14,11 @@ static struct attachment read_row(struct query *q, struct arena *a)
     };
 }
 
+static void read_item(struct query *q, struct arena *a, void *item)
+{
+    *(struct attachment *) item = read_row(q, a);
+}
+
 /* There is one already. */
 static int check_mode(struct query *q, const struct uuid *vdi, const char *holder, bool writable, struct fault *f)
 {
@@ -128,16 +133,5 @@ int store_attachment_list(struct txn *t, const struct uuid *sr, const struct uui
 {
     AUTO_QUERY struct query q = holder ? QUERY(t, attach_of_holder, as_uuid(sr), as_text(holder))
                                        : QUERY(t, attach_list, as_uuid(sr), as_uuid(vdi));
-    struct attachment *list = NULL;
-    size_t n = 0, room = 0;
-    int more;
-    while ((more = query_next(&q, f)) > 0) {
-        list = array_room(a, list, sizeof *list, n, &room);
-        list[n++] = read_row(&q, a);
-    }
-    if (more < 0)
-        return -1;
-    *out = list;
-    *count = n;
-    return 0;
+    return query_list(&q, read_item, sizeof **out, a, out, count, f);
 }

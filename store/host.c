@@ -35,6 +35,11 @@ static struct host read_row(struct query *q, struct arena *a)
     };
 }
 
+static void read_item(struct query *q, struct arena *a, void *item)
+{
+    *(struct host *) item = read_row(q, a);
+}
+
 int store_host_find(struct txn *t, const char *name, struct arena *a, struct host **out, struct fault *f)
 {
     AUTO_QUERY struct query q = QUERY(t, host_find, as_text(name));
@@ -53,18 +58,7 @@ int store_host_find(struct txn *t, const char *name, struct arena *a, struct hos
 int store_host_list(struct txn *t, struct arena *a, struct host **out, size_t *count, struct fault *f)
 {
     AUTO_QUERY struct query q = query_open(t, STATEMENT_host_list, NULL, 0);
-    struct host *list = NULL;
-    size_t n = 0, room = 0;
-    int more;
-    while ((more = query_next(&q, f)) > 0) {
-        list = array_room(a, list, sizeof *list, n, &room);
-        list[n++] = read_row(&q, a);
-    }
-    if (more < 0)
-        return -1;
-    *out = list;
-    *count = n;
-    return 0;
+    return query_list(&q, read_item, sizeof **out, a, out, count, f);
 }
 
 static int put(struct txn *t, struct host *h, struct fault *f)
@@ -223,21 +217,18 @@ int store_host_unregister(struct txn *t, const struct holder *who, int64_t now, 
     return put(t, &gone, f) < 0 ? -1 : audit(t, "host_unregister", who, f);
 }
 
+static void read_stale(struct query *q, struct arena *a, void *item)
+{
+    (void) a;
+    *(struct stale_disk *) item = (struct stale_disk){query_uuid(q, 0), query_uuid(q, 1)};
+}
+
 int store_host_stale(struct txn *t, const struct host *h, size_t limit, struct arena *a, struct stale_disk **out,
                      size_t *count, struct fault *f)
 {
     AUTO_QUERY struct query q =
         QUERY(t, stale_of_host, as_text(h->name), as_uuid(&h->boot), as_number((int64_t) limit));
-    struct stale_disk *list = NULL;
-    size_t n = 0, room = 0;
-    int more;
-    while ((more = query_next(&q, f)) > 0) {
-        list = array_room(a, list, sizeof *list, n, &room);
-        list[n++] = (struct stale_disk){query_uuid(&q, 0), query_uuid(&q, 1)};
-    }
-    if (more < 0)
+    if (query_list(&q, read_stale, sizeof **out, a, out, count, f) < 0)
         return -1;
-    *out = list;
-    *count = n;
-    return n || !t->writable ? 0 : query_run(QUERY(t, host_clean, as_text(h->name)), f);
+    return *count || !t->writable ? 0 : query_run(QUERY(t, host_clean, as_text(h->name)), f);
 }

@@ -127,22 +127,16 @@ static struct plan read_plan(struct query *q, struct arena *a)
     };
 }
 
+static void read_item(struct query *q, struct arena *a, void *item)
+{
+    *(struct plan *) item = read_plan(q, a);
+}
+
 int store_op_list(struct txn *t, const struct uuid *sr, struct arena *a, struct plan **out, size_t *count,
                   struct fault *f)
 {
     AUTO_QUERY struct query q = sr && uuid_is(sr) ? QUERY(t, op_list_sr, as_uuid(sr)) : QUERY(t, op_list);
-    struct plan *list = NULL;
-    size_t n = 0, room = 0;
-    int more;
-    while ((more = query_next(&q, f)) > 0) {
-        list = array_room(a, list, sizeof *list, n, &room);
-        list[n++] = read_plan(&q, a);
-    }
-    if (more < 0)
-        return -1;
-    *out = list;
-    *count = n;
-    return 0;
+    return query_list(&q, read_item, sizeof **out, a, out, count, f);
 }
 
 int store_op_expire(struct txn *t, int64_t wall_now, struct fault *f)

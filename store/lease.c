@@ -32,20 +32,9 @@ static struct lease read_row(struct query *q, struct arena *a)
     };
 }
 
-static int list_rows(struct query *q, struct arena *a, struct lease **out, size_t *count, struct fault *f)
+static void read_item(struct query *q, struct arena *a, void *item)
 {
-    struct lease *list = NULL;
-    size_t n = 0, room = 0;
-    int more;
-    while ((more = query_next(q, f)) > 0) {
-        list = array_room(a, list, sizeof *list, n, &room);
-        list[n++] = read_row(q, a);
-    }
-    if (more < 0)
-        return -1;
-    *out = list;
-    *count = n;
-    return 0;
+    *(struct lease *) item = read_row(q, a);
 }
 
 int store_lease_list(struct txn *t, const struct uuid *sr, const struct uuid *vdi, struct arena *a, struct lease **out,
@@ -54,7 +43,7 @@ int store_lease_list(struct txn *t, const struct uuid *sr, const struct uuid *vd
     bool one = vdi && uuid_is(vdi);
     AUTO_QUERY struct query q =
         one ? QUERY(t, lease_of_vdi, as_uuid(sr), as_uuid(vdi)) : QUERY(t, lease_of_sr, as_uuid(sr));
-    return list_rows(&q, a, out, count, f);
+    return query_list(&q, read_item, sizeof **out, a, out, count, f);
 }
 
 int store_lease_page(struct txn *t, const struct uuid *sr, const char *holder, uint64_t after, size_t limit,
@@ -64,7 +53,7 @@ int store_lease_page(struct txn *t, const struct uuid *sr, const char *holder, u
     AUTO_QUERY struct query q = sr && uuid_is(sr) ? QUERY(t, lease_page_sr, from, most, as_uuid(sr))
                                 : holder          ? QUERY(t, lease_page_holder, from, most, as_text(holder))
                                                   : QUERY(t, lease_page, from, most);
-    return list_rows(&q, a, out, count, f);
+    return query_list(&q, read_item, sizeof **out, a, out, count, f);
 }
 
 int store_lease_count(struct txn *t, const char *holder, uint64_t *out, struct fault *f)

@@ -159,3 +159,20 @@ void *array_room(struct arena *a, void *items, size_t size, size_t count, size_t
     *room = more;
     return grown;
 }
+
+int query_list(struct query *q, void (*read)(struct query *q, struct arena *a, void *item), size_t size,
+               struct arena *a, void *out, size_t *count, struct fault *f)
+{
+    char *list = NULL;
+    size_t n = 0, room = 0;
+    int more;
+    while ((more = query_next(q, f)) > 0) {
+        list = array_room(a, list, size, n, &room);
+        read(q, a, list + n++ * size);
+    }
+    if (more < 0)
+        return -1;
+    memcpy(out, &list, sizeof list); /* whatever it points to */
+    *count = n;
+    return 0;
+}
