@@ -153,7 +153,7 @@ static int iscsi_ext_take(struct sr *sr, const struct plan *plan, const struct o
         return sr_check_owner(sr, &now, f) < 0
                    ? -1
                    : fault_set(f, FAULT_SRUnavailable, "the claim on SR %s has changed", sr->uuid.text);
-    return reserve_all(sr, &d, true, f) < 0 ? -1 : volume_take(sr, &d, plan, f);
+    return reserve_all(sr, &d, true, f) < 0 ? -1 : volume_take(sr, &d, plan, from, f);
 }
 
 /* ------------------------------------------------------------------ probe */

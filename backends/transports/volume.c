@@ -296,18 +296,20 @@ int volume_owner(struct sr *sr, const struct volume_devices *d, struct owner *ou
     return 0;
 }
 
-int volume_take(struct sr *sr, const struct volume_devices *d, const struct plan *plan, struct fault *f)
+int volume_take(struct sr *sr, const struct volume_devices *d, const struct plan *plan, const struct owner *from,
+                struct fault *f)
 {
     AUTO_ARENA struct arena *a = arena_new(JOB_ARENA);
     const struct lvm_scope scope = scope_of(d, sr->hold);
     const struct lvm_vg *group;
-    struct owner now;
     if (need_group(sr, d, a, &group, f) < 0)
         return -1;
-    now = lvm_claim_of(group, a);
-    if (!uuid_equal(&now.op, &plan->op) && lvm_claim_move(sr, &scope, group, &plan->op, a, f) < 0)
+    struct owner now = lvm_claim_of(group, a);
+    bool stands = uuid_equal(&now.op, &from->op) && uuid_equal(&now.server, &from->server);
+    if (stands && !uuid_equal(&now.op, &plan->op) &&
+        (lvm_claim_move(sr, &scope, group, &plan->op, a, f) < 0 || volume_owner(sr, d, &now, f) < 0))
         return -1;
-    return volume_owner(sr, d, &now, f) < 0 ? -1 : lvm_claim_check(sr, &now, &plan->op, f);
+    return lvm_claim_check(sr, &now, &plan->op, f);
 }
 
 /* ------------------------------------------------------------------ destroy */

@@ -27,10 +27,11 @@ int volume_destroy(struct sr *sr, const struct plan *plan, const struct volume_d
 /* Activates, checks and mounts, and fills sr->place. VolNotFound when the group is not there. */
 int volume_connect(struct sr *sr, const struct volume_devices *d, struct fault *f);
 int volume_disconnect(struct sr *sr, const struct volume_devices *d, struct fault *f);
-/* The group's claim; its place taken by one of this server, by this plan, if it has not changed meanwhile. VolNotFound,
+/* The group's claim; its place taken by one of this server, by this plan, if it still is that one. VolNotFound,
    SRInUse naming whose it is. */
 int volume_owner(struct sr *sr, const struct volume_devices *d, struct owner *out, struct fault *f);
-int volume_take(struct sr *sr, const struct volume_devices *d, const struct plan *plan, struct fault *f);
+int volume_take(struct sr *sr, const struct volume_devices *d, const struct plan *plan, const struct owner *from,
+                struct fault *f);
 /* Whether what is mounted under the SR's name is its volume. */
 int volume_is_mounted(const struct uuid *sr, const struct backend_settings *settings, struct arena *a, bool *there,
                       struct fault *f);

@@ -182,6 +182,7 @@ class Owner(LabTest):
                 one("sr_delete")
             self.assertGreater(reached, 3)
 
+    @in_guests_deep
     def test_a_take_over_names_the_old_owner_and_leaves_a_line(self):
         for kind, sr in self.media():
             sr.made()
@@ -352,12 +353,14 @@ class Owner(LabTest):
             there("sr_attach", device_config={})
             self.assertIn(vdi, there.contents())
 
+    @in_guests_deep
     def test_who_is_no_administrator_may_not(self):
         sr = self.place(KINDS[0]).made()
         for client in (self.second.operator(), self.second.host(new_uuid()), self.second.reader()):
             with self.refused(2001):
                 sr.by(client)("smapi.sr_take_over", owner=self.name_of(self.first), reason="mine")
 
+    @in_guests_deep
     def test_types_without_a_claim_have_no_owner(self):
         sr = self.first.repository("dummy").made()
         with self.refused(38):
@@ -367,6 +370,7 @@ class Owner(LabTest):
 class Adoption(Owner):
     """Of a directory that another manager left, by two servers at once."""
 
+    @in_guests_deep
     def test_of_two_that_adopt_at_once_one_does(self):
         for _ in range(rounds(3)):
             place = tempfile.mkdtemp(prefix="smapi-owned-")
