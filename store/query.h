@@ -98,8 +98,8 @@ const char *query_blob(struct query *q, int column, struct arena *a, size_t *len
 /* The place of the column's text among words; a CHECK of the schema has made sure that it is there. */
 size_t query_word(struct query *q, int column, const char *const *words, size_t count);
 
-/* All rows that are left, as an array in the arena: read fills one of size bytes. *out, a pointer to the first, and
- *count are set on success only. */
+/* All rows that are left, as an array in the arena: read fills one of size bytes. On success only sets *count, and the
+   pointer that out points to. */
 int query_list(struct query *q, void (*read)(struct query *q, struct arena *a, void *item), size_t size,
                struct arena *a, void *out, size_t *count, struct fault *f);
 
