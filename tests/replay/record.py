@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Makes recordings of this directory anew from the real programs, in a guest:
 
-    tests/vm/run --disks 2 --share tests/replay -- /usr/bin/python3 -B tests/replay/record.py [FILE...]
+    tests/vm/run --disks 2 --share tests/replay -- /usr/bin/python3 -B tests/replay/record.py [ext] [iscsi] [nfs] [smb]
 
 Each scenario brings the condition about, runs the command that the daemon runs, and writes down what it says; the form is
 that of unit/replay_help.h. Commands are those of the unit tests that replay them: a driver that says other words needs

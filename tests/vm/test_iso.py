@@ -162,6 +162,18 @@ class Life(IsoTest):
 
 
 class Refusals(IsoTest):
+    @raises(223)
+    def test_a_mount_in_use_is_not_left(self):
+        name = f"busy-{new_uuid()[:8]}"
+        fill(f"{servers['nfs'].root}/export/{name}")
+        sr = self.repository(location=f"127.0.0.1:/export/{name}", nfsversion="4.2").made()
+        with open(f"{self.lab.mounts}/{sr.uuid}/first.iso", "rb"):
+            with self.refused(223, "busy"):
+                sr("sr_detach")
+            sr("sr_scan")
+        sr("sr_detach")
+        self.clean()
+
     @raises(2, 140, 220, 222, 224, 225, 226, 227)
     def test_each_reason_has_its_code(self):
         directory = self.local()
