@@ -2,19 +2,30 @@
 """An SR of any type that is changed call by call, and what its disks must then hold: also of a call that was not answered,
 which has done all or nothing."""
 import contextlib
+import datetime
 import functools
 import itertools
+import os
 import random
 
 import disks
 from kit import MIB
-from lab import Fault, new_uuid
+from lab import Fault, new_uuid, type_row
 
+SEED = int(os.environ.get("SMAPI_SEED") or datetime.date.today().toordinal())
+DEEP = bool(os.environ.get("SMAPI_DEEP"))
 GROWTH = 4 * MIB
 LARGEST = 12 * MIB
 PIECE = 12 * 1024
 MOST = 4     # disks at a time
 LONGEST = 8  # forks of a disk
+
+
+def some(kinds, part=""):
+    """One type of each layout, others every day; all of them when deep."""
+    shuffled = random.Random(f"{SEED} {part}").sample(kinds, len(kinds))
+    found = {type_row(kind)["layout"]: kind for kind in shuffled}
+    return list(kinds) if DEEP else [kind for kind in kinds if kind in found.values()]
 
 
 @functools.lru_cache(64)

@@ -10,7 +10,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."
 import kit  # noqa: E402
 import life  # noqa: E402
 from kit import MIB, sh  # noqa: E402
-from lab import KINDS, Lab, new_uuid, type_row  # noqa: E402
+from lab import KINDS, Lab, deep, new_uuid, type_row  # noqa: E402
 
 BLOCK = 2 * MIB  # of a VHD
 
@@ -25,7 +25,7 @@ class Contents(unittest.TestCase):
         cls.addClassCleanup(cls.lab.close)
         cls.lab.start()
 
-    def begun(self, kinds=KINDS):
+    def begun(self, kinds):
         """An SR of each type, attached; and what the host held before."""
         lives = [life.of(self, self.lab.repository(kind), random.Random(kind)) for kind in kinds]
         before = kit.held()
@@ -44,7 +44,7 @@ class Contents(unittest.TestCase):
                 do(one)
 
     def test_every_disk_holds_what_was_written(self):
-        before, lives = self.begun()
+        before, lives = self.begun(life.some(KINDS))
         self.each(lives, self.written_and_forked)
         self.lab.restart()
         self.each(lives, self.read_again)
@@ -102,11 +102,9 @@ class Contents(unittest.TestCase):
         one.use(vdi)
         return vdi
 
+    @deep
     def test_an_image_that_is_carried_into_another_sr_is_introduced_there(self):
-        kinds = [kind for kind in KINDS if type_row(kind)["layout"] in ("file", "lvm")]
-        if not os.environ.get("SMAPI_DEEP"):  # one of each layout
-            kinds = list({type_row(kind)["layout"]: kind for kind in reversed(kinds)}.values())
-        before, lives = self.begun(kinds)
+        before, lives = self.begun([kind for kind in KINDS if type_row(kind)["layout"] in ("file", "lvm")])
         self.each(lives, self.carried)
         self.ended(before, lives)
 
