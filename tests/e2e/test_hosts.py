@@ -347,9 +347,9 @@ class Silence(Hosts):
         disks = {epoch: row["vdi"] for epoch, row in self.lab.leases(sr_uuid=sr.uuid).items()}
 
         def silence_counts():
-            agent.renew()
             for epoch in epochs:
-                with self.refused(37, "so it lives"):
+                agent.renew()
+                with self.refused(37):
                     self.break_lease(sr, disks[epoch], epoch, "watchdog")
             try:
                 self.break_lease(sr, disks[theirs], theirs, "watchdog", host=self.names[1])
@@ -377,7 +377,8 @@ class Silence(Hosts):
         before = self.lab.leases()[epoch]["since"]
         for words in ("+0d", "+60d", "+20d"):
             jump(words)
-            with self.refused(37, "so it lives"):
+            agent.renew()
+            with self.refused(37):
                 self.break_lease(sr, vdi, epoch, "watchdog")
             with self.refused(24, self.names[0]):
                 other.activated(vdi)
