@@ -10,6 +10,7 @@
 #include <time.h>
 
 #define BLOCK_OVERHEAD 4096U /* a block's bitmap, and the gap that lets its data begin on a page */
+#define PIECE          (1U << 20)
 #define LOCATOR_LOOK   1024U /* of a locator; a longer one is no name of ours */
 
 /* ------------------------------------------------------------------ names */
@@ -82,13 +83,22 @@ static int bad(struct fault *f, const struct volume *v, const char *what)
     return fault_errno(f, FAULT_VDILoad, "%s volume %s", what, v->lv->name);
 }
 
+/* For pieces of a stretch so long. A BAT of 4 MiB in pieces of a few KiB waits for the device a hundred times. */
+static unsigned char *chunk_new(uint64_t length)
+{
+    unsigned char *chunk = malloc(length < PIECE ? length + 1 : PIECE);
+    if (!chunk)
+        abort();
+    return chunk;
+}
+
 /* Copies a stretch of the volume into the window; what lies behind the volume's end is left out. */
 static int show(const struct volume *v, int window, uint64_t at, uint64_t length, struct fault *f)
 {
-    unsigned char chunk[16384];
     uint64_t end = at > v->lv->size ? at : at + length < v->lv->size ? at + length : v->lv->size;
+    AUTO_FREE unsigned char *chunk = chunk_new(end - at);
     while (at < end) {
-        size_t n = end - at < sizeof chunk ? (size_t) (end - at) : sizeof chunk;
+        size_t n = end - at < PIECE ? (size_t) (end - at) : PIECE;
         if (volume_read(v, chunk, n, at) < 0 || io_write_at(window, chunk, n, at) < 0)
             return bad(f, v, "read");
         at += n;
@@ -168,12 +178,12 @@ int lvm_image_least(const struct volume *v, uint64_t *out, struct fault *f)
 /* Everything in the file that is not a hole, to the volume. -1 with errno. */
 static int pour(int window, const struct volume *v)
 {
-    unsigned char chunk[65536];
+    AUTO_FREE unsigned char *chunk = chunk_new(PIECE);
     off_t size = (off_t) v->lv->size;
     for (off_t at = lseek(window, 0, SEEK_DATA); at >= 0 && at < size; at = lseek(window, at, SEEK_DATA)) {
         off_t end = lseek(window, at, SEEK_HOLE);
         while (at < end) {
-            size_t n = (size_t) (end - at) < sizeof chunk ? (size_t) (end - at) : sizeof chunk;
+            size_t n = (size_t) (end - at) < PIECE ? (size_t) (end - at) : PIECE;
             if (io_read_at(window, chunk, n, (uint64_t) at) < 0 || volume_write(v, chunk, n, (uint64_t) at) < 0)
                 return -1;
             at += (off_t) n;

@@ -13,7 +13,7 @@
 #include <sys/ioctl.h>
 #include <sys/sysmacros.h>
 
-#define CHUNK         (256U * 1024)
+#define CHUNK         (1024U * 1024 + 2 * ALIGNMENT) /* with a sector before and behind what is asked for */
 #define ALIGNMENT     4096U
 #define LABEL_SECTORS 4U /* in one of which the label stands */
 #define LABEL_ID      "LABELONE"

@@ -54,16 +54,22 @@ def commands_of(lab, call):
 def lvm(lab):
     """vdi_create and vdi_attach against the very commands that one of each starts, run again by themselves."""
     sr = Repository(lab.unix("xapi"), "lvm", new_uuid(), {"device": kit.spare(), "allocation": "thin"}).made()
-    sr.disk(2 * MIB, vdi_sm_config={"type": "vhd"})
+    twin = Repository(sr.client, "lvm", new_uuid(), {"device": kit.spare(), "allocation": "thin"}).made()
+    for one in (sr, twin):
+        one.disk(2 * MIB, vdi_sm_config={"type": "vhd"})
     vdi = new_uuid()
     create = commands_of(lab, lambda: sr.disk(2 * MIB, vdi_uuid=vdi, vdi_sm_config={"type": "vhd"}))
     temporary = next(word for words in create for word in words if word.startswith("tmp_"))[4:12]
     print("lvm vdi_create starts:", ", ".join(words[1] for words in create))
 
+    def elsewhere(word):
+        """On the twin, so that the daemon finds its own group as it left it."""
+        return word.replace(sr.uuid, twin.uuid).replace(sr.config["device"], twin.config["device"])
+
     def floor():
         name, op = new_uuid(), new_uuid()[:8]
         for words in create:
-            plainly([word.replace(vdi, name).replace(temporary, op) for word in words])
+            plainly([elsewhere(word).replace(vdi, name).replace(temporary, op) for word in words])
     yield "lvm vdi_create, against its lvm2 commands", \
         lambda: sr.disk(2 * MIB, vdi_sm_config={"type": "vhd"}), floor, 1.3
 
