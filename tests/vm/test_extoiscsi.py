@@ -141,6 +141,8 @@ class OneServer(ExtOverIscsi):
         self.assertEqual(links(), [])
         take_over(self.lab, sr, known=True)
         sr("sr_attach")
+        for _ in range(3):  # the other is told, once each, what has become of its registration
+            sh("sg_persist", "-n", "-i", "-k", self.other, check=False)
         self.assertNotIn(hex(int(theirs, 16)), self.keys())
         with self.assertRaises(OSError):
             write(self.other, bytes(512), 32 * MIB)
