@@ -313,6 +313,13 @@ int iscsiadm_login(const struct iscsi_initiator *who, struct fault *f)
     return fault_set(f, login_fault(r.status), "log in: %s", cmd_failure(&cmd, &r, a));
 }
 
+int iscsiadm_remember(const char *iface, struct fault *f)
+{
+    AUTO_ARENA struct arena *a = arena_new(1 << 20);
+    const struct iscsi_initiator who = {.iface = iface, .hold = -1};
+    return access(iface_path(a, iface), F_OK) == 0 ? 0 : iscsiadm_begin(&who, f);
+}
+
 int iscsiadm_logout(unsigned sid, int hold, struct fault *f)
 {
     AUTO_ARENA struct arena *a = arena_new(32 << 20);

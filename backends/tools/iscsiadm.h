@@ -42,6 +42,10 @@ int iscsiadm_add(const struct iscsi_initiator *who, const struct iscsi_offer *of
 const char *iscsiadm_record(const struct iscsi_initiator *who, const struct iscsi_offer *offer, struct arena *a);
 /* Logs in to all node records of the interface that have no session yet. ISCSILogin, ISCSIDaemon, ISCSITarget. */
 int iscsiadm_login(const struct iscsi_initiator *who, struct fault *f);
+/* The record of an interface that has a session: written anew if it is gone, as when a login came through after its
+   daemon was killed and cleaned up after. Without it iscsiadm ends no session. */
+int iscsiadm_remember(const char *iface, struct fault *f);
+
 /* Ends a session; one that is gone is success. ISCSILogout. */
 int iscsiadm_logout(unsigned sid, int hold, struct fault *f);
 /* Removes every record that carries the interface's name, and it. ISCSIDetach. */

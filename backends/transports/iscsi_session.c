@@ -301,6 +301,8 @@ int iscsi_end(const char *iface, int hold, struct fault *f)
     size_t count = 0;
     if (iscsi_sessions(iface, a, &s, &count, f) < 0)
         return -1;
+    if (count && iscsiadm_remember(iface, f) < 0)
+        return -1;
     for (size_t i = 0; i < count; i++)
         if (refuse_if_held(&s[i], a, f) < 0 || iscsiadm_logout(s[i].sid, hold, f) < 0)
             return -1;

@@ -358,6 +358,14 @@ class Crashes(IscsiTest):
         self.assertEqual(kit.left(self.before), [])
         self.assertTrue(target.group)
 
+    def test_a_session_whose_interface_record_is_gone_is_ended(self):
+        """As a login leaves it that came through after the daemon had been killed and started again."""
+        self.target([8 * MIB])
+        sr = self.sr()
+        os.unlink(f"/etc/iscsi/ifaces/smapi-{sr.uuid}")
+        sr("sr_detach")
+        self.assertEqual(kit.sessions(), [])
+
     def test_a_target_that_goes_during_an_attach_leaves_nothing(self):
         target = self.target([8 * MIB])
         sr = self.sr(made=False)
