@@ -4,7 +4,7 @@ power.py says what a power cut may leave of that, state directory and SR alike; 
 started on it, and what it makes of it judged by oracle.py. What was answered must be there.
 
 Quick: a sample by a fixed seed, at least 2,000. Deep (SMAPI_DEEP): all of them, and those of the recovery from a kill in
-the middle of each call that changes a medium, SMAPI_STATES (100,000) at least; of those that are the same to a reader (Tree.identity) EACH are judged. So are those of the series
+the middle of each call that changes a medium, SMAPI_STATES (100,000) at least; of those that are the same to a reader (Tree.identity) EACH are judged, and one of the series
 that SMAPI_FIRST names (shim.each).
 """
 import os
@@ -95,7 +95,8 @@ def judge_some(stage, failed, tree, run, op, chance, wanted):
     if DEEP or is_first(stage.recipe):
         lists = alike(tree, run, states)
         classes = len(lists)
-        chosen = [state for found in lists for state in chance.sample(found, min(EACH, len(found)))]
+        each_of = EACH if DEEP else 1
+        chosen = [state for found in lists for state in chance.sample(found, min(each_of, len(found)))]
     else:
         chosen = chance.sample(states, min(wanted, len(states)))
     for state in chosen:
