@@ -91,8 +91,13 @@ static int settle_create(struct work *w, struct fault *f)
     int stands = published(w, &claim, name);
     if (stands == 1 && w->plan->keep && !atomic_load(&w->sr->poison) && whole(w, w->plan->size))
         return 0;
-    if (stands < 0 || (stands == 1 && file_remove(dir_of(w), name) < 0) || remove_sidecar(w) < 0)
+    if (stands < 0 || (stands == 1 && file_remove(dir_of(w), name) < 0))
         return fault_errno(f, FAULT_VDIRemove, "undo the creation of disk %s", w->plan->vdi.text);
+    /* The name is gone for good before what says whose it was. */
+    if (undone(w, f) < 0)
+        return -1;
+    if (remove_sidecar(w) < 0)
+        return fault_errno(f, FAULT_VDIRemove, "remove the labels of disk %s", w->plan->vdi.text);
     return undone(w, f);
 }
 

@@ -28,7 +28,8 @@ static int make_temp(struct sr *sr, const struct plan *plan, const struct image_
     return 0;
 }
 
-/* The sidecar before the name: it says which inode of which operation the name is to be, for settle. */
+/* The sidecar before the name, and synced: it says which inode of which operation the name is to be, for settle, and two
+   names of one directory may come to the disk in any order. */
 static int publish(struct sr *sr, const struct plan *plan, const struct vdi *wanted, int fd, const char *temp,
                    const char *name, struct fault *f)
 {
@@ -36,7 +37,7 @@ static int publish(struct sr *sr, const struct plan *plan, const struct vdi *wan
     if (fstat(fd, &st) < 0)
         return fault_errno(f, FAULT_EIO, "look at %s", temp);
     const struct claim claim = {.op = plan->op, .inode = st.st_ino};
-    if (sidecar_write(sr, wanted, &claim, f) < 0)
+    if (sidecar_write(sr, wanted, &claim, f) < 0 || file_sync(sr, sr->place.dir, sr->place.path, f) < 0)
         return -1;
     if (image_publish(sr->place.dir, temp, name) < 0)
         return fault_errno(f, errno == EEXIST ? FAULT_VDIExists : FAULT_VDICreate, "give %s its name", name);
@@ -155,7 +156,7 @@ static int take_name(struct sr *sr, const struct plan *plan, const struct introd
     if (check_source(sr, &plan->vdi, it, &st, f) < 0 || image_check_free(sr, &plan->vdi, f) < 0)
         return -1;
     const struct claim claim = {.op = plan->op, .inode = st.st_ino};
-    if (sidecar_write(sr, &vdi, &claim, f) < 0)
+    if (sidecar_write(sr, &vdi, &claim, f) < 0 || file_sync(sr, sr->place.dir, sr->place.path, f) < 0)
         return -1;
     if (image_publish(sr->place.dir, it->source, it->name) < 0)
         return fault_errno(f, errno == EEXIST ? FAULT_VDIExists : FAULT_VDICreate, "rename %.200s to %s", it->source,

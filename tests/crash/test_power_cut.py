@@ -52,7 +52,6 @@ def record_recovery(stage, op, blind):
     """The start after a kill in the middle of the call."""
     lab = stage.lab
     died_in_the_middle(stage, op)
-    lab.restore(as_saved=True, name="killed")
     tree = Tree(lab.root)
     lab.record()
     lab.start()

@@ -748,7 +748,7 @@ static void a_failed_sync_poisons_the_sr_until_it_is_attached_again(void **state
         must(b, backend_sr_attach(b->sr, &b->fault));
         must(b, backend_sr_check(b->sr, &b->fault));
     }
-    assert_int_equal(failures, 3);
+    assert_int_equal(failures, 4);
     struct plan p = bench_plan("vdi_delete", DISK_UUID);
     enum settled how;
     fsyncs_until_failure = 0;
