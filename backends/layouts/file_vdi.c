@@ -28,8 +28,8 @@ static int make_temp(struct sr *sr, const struct plan *plan, const struct image_
     return 0;
 }
 
-/* The sidecar before the name, and synced: it says which inode of which operation the name is to be, for settle, and two
-   names of one directory may come to the disk in any order. */
+/* The sidecar before the name, and synced: it says which inode of which operation the name is to be, for settle, and
+   two names of one directory may come to the disk in any order. */
 static int publish(struct sr *sr, const struct plan *plan, const struct vdi *wanted, int fd, const char *temp,
                    const char *name, struct fault *f)
 {
