@@ -97,6 +97,9 @@ static int doom(int parent, const char *name, const struct plan *plan, const cha
         return errno == ENOENT ? 0 : -1;
     if (made_first_entry(dir, note, entry) < 0)
         return -1;
+    /* What was swept out of it must not come back under the other name, where nothing would remove it. */
+    if (!entry[0] && fsync(dir) < 0)
+        return -1;
     if (!entry[0] && renameat(parent, name, parent, temp) == 0)
         return fsync(parent);
     if (!entry[0] && errno != EBUSY)
