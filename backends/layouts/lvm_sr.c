@@ -619,10 +619,10 @@ static void keep_group(struct lvm_sr *state, const struct lvm_vg *vg, unsigned c
 int lvm_sr_attach(struct sr *sr, struct fault *f)
 {
     struct lvm_vg *vg;
-    AUTO_ARENA struct arena *a = arena_new(CACHE_MEMORY);
     AUTO_FREE unsigned char *heads = calloc(sr->place.device_count + 1, HEAD_SIZE);
     if (!heads)
         abort();
+    AUTO_ARENA struct arena *a = arena_new(CACHE_MEMORY);
     bool known = read_heads(sr, heads) == 0;
     uint64_t sequence = known ? sequence_of(sr, heads) : 0;
     if (need_group(sr, a, &vg, f) < 0 || claim(sr, vg, a, f) < 0 || grow_group(sr, vg, f) < 0)
