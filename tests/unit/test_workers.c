@@ -475,7 +475,7 @@ static void a_silent_sr_takes_no_thread_from_others_and_nobody_waits_for_it(void
     workers_expire(w);
     assert_true(atomic_load(&waiting.late));
     assert_int_equal(workers_counted(w).stalled, 1);
-    assert_int_equal(workers_counted(w).threads, 2);
+    assert_in_range(workers_counted(w).threads, 2, 3); /* one is for leases, and may be there by now */
     struct task more = {0};
     submit_until(w, turn_of(LOCK_SHARED, "", ""), 0, &more); /* one more than there were threads for */
     assert_true(comes_true(&more.begun));
