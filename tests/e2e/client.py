@@ -9,6 +9,7 @@ import os
 import socket
 import ssl
 import subprocess
+import time
 import xmlrpc.client
 from xml.sax.saxutils import escape
 
@@ -92,11 +93,13 @@ class Client:
     """One keep-alive connection, for one thread. Subclasses say how to connect."""
 
     timeout = 60
+    IDLE = 20  # seconds; a connection that was not used for longer is not used again: the server may be closing it
 
     def __init__(self, dialect="spec"):
         self.dialect = dialect
         self.last = None  # the Reply to the last call
         self._connection = None
+        self._used = 0
 
     def connect(self):
         raise NotImplementedError
@@ -108,6 +111,8 @@ class Client:
 
     def request(self, verb, path, body=None, headers=None):
         """One exchange. A broken connection is closed and its error raised: whether the call was done is unknown."""
+        if self._used and time.monotonic() - self._used > self.IDLE:
+            self.close()
         if not self._connection:
             self._connection = self.connect()
         try:
@@ -116,7 +121,9 @@ class Client:
             except (BrokenPipeError, ConnectionResetError):
                 pass  # refused before the whole body was read: the answer may be there all the same
             answer = self._connection.getresponse()
-            return Reply(answer.status, answer.headers, answer.read())
+            reply = Reply(answer.status, answer.headers, answer.read())
+            self._used = time.monotonic()
+            return reply
         except BaseException:
             self.close()
             raise
