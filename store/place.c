@@ -159,13 +159,30 @@ static int rename_if_there(const struct place *p, const char *from, const char *
     return renameat2(p->directory, from, p->directory, to, RENAME_NOREPLACE) < 0 && errno != ENOENT ? -1 : 0;
 }
 
+static bool name_is_free(const struct place *p, const char *name)
+{
+    return faccessat(p->directory, name, F_OK, AT_SYMLINK_NOFOLLOW) < 0 && errno == ENOENT;
+}
+
+/* A name for an old database and its log: of this second, and with a number when there is such a one already. */
+static void name_kept(const struct place *p, char kept[PLACE_KEPT], char kept_log[PLACE_KEPT + 8])
+{
+    char now[CLOCK_TEXT], more[16] = "";
+    clock_text(clock_wall_s(), now);
+    for (unsigned n = 2; n < 10000; n++) {
+        snprintf(kept, PLACE_KEPT, "smapid.db.broken-%s%s", now, more);
+        snprintf(kept_log, PLACE_KEPT + 8, "%s-wal", kept);
+        if (name_is_free(p, kept) && name_is_free(p, kept_log))
+            return;
+        snprintf(more, sizeof more, "-%u", n);
+    }
+}
+
 /* The old one goes aside first. Cut off in between there is none, and a start says so. */
 int place_swap(const struct place *p, char kept[PLACE_KEPT], struct fault *f)
 {
-    char now[CLOCK_TEXT], kept_log[PLACE_KEPT + 8];
-    clock_text(clock_wall_s(), now);
-    snprintf(kept, PLACE_KEPT, "smapid.db.broken-%s", now);
-    snprintf(kept_log, sizeof kept_log, "%s-wal", kept);
+    char kept_log[PLACE_KEPT + 8];
+    name_kept(p, kept, kept_log);
     if (rename_if_there(p, "smapid.db", kept) < 0 || rename_if_there(p, "smapid.db-wal", kept_log) < 0 ||
         fsync(p->directory) < 0)
         return fault_errno(f, FAULT_EIO, "put the old smapid.db aside as %s", kept);

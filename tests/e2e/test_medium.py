@@ -188,6 +188,17 @@ class LostDatabase(LabTest):
         self.assertEqual(self.told(sr), before)
         self.assertEqual(fsck(self.lab, "--strict"), [])
 
+    def test_each_rebuild_keeps_the_database_before_it_even_three_in_a_second(self):
+        sr, before = self.with_three_disks()
+        self.lab.stop()
+        for _ in range(3):
+            self.assertIn(f"SR {sr.uuid}: type file, 3 disks", self.rebuild())
+        kept = [name for name in os.listdir(self.lab.state) if name.startswith("smapid.db.broken-")]
+        self.assertEqual(sum(not name.endswith("-wal") for name in kept), 3, kept)
+        self.lab.start()
+        sr("sr_attach")
+        self.assertEqual(self.told(sr), before)
+
     def test_after_a_rebuild_nobody_writes_until_all_who_could_hold_a_lease_must_be_dead(self):
         sr, _ = self.with_three_disks()
         vdi = min(sr.contents())
