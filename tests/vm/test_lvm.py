@@ -147,7 +147,6 @@ class Life(LvmTest):
         self.assertEqual(volumes(thin)[f"VHD-{vdi}"][0], 8 * MIB)
         thin("vdi_detach", vdi_uuid=vdi)
 
-    @deep
     def test_snapshots_and_clones_hold_what_the_disk_held(self):
         sr = self.sr().made()
         vdi = self.disk(sr, 20 * MIB)
