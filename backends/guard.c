@@ -483,12 +483,7 @@ int backend_places(const struct backend_settings *settings, struct arena *a, str
         struct uuid uuid;
         if (!uuid_parse_text(e->d_name, &uuid))
             continue;
-        if (n == room) {
-            struct uuid *more = ARENA_ARRAY(a, struct uuid, room = room ? room * 2 : 16);
-            if (n)
-                memcpy(more, list, n * sizeof *list);
-            list = more;
-        }
+        list = arena_grown(a, list, n, &room, sizeof *list);
         list[n++] = uuid;
     }
     if (errno && errno != ENOENT)

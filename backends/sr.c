@@ -105,14 +105,7 @@ void place_free_devices(struct place *place)
 
 void found_add(struct arena *a, struct found_list *l, struct found_sr item)
 {
-    if (l->count == l->room) {
-        size_t room = l->room ? l->room * 2 : 8;
-        struct found_sr *items = ARENA_ARRAY(a, struct found_sr, room);
-        if (l->count)
-            memcpy(items, l->items, l->count * sizeof *items);
-        l->items = items;
-        l->room = room;
-    }
+    l->items = arena_grown(a, l->items, l->count, &l->room, sizeof *l->items);
     l->items[l->count++] = item;
 }
 
@@ -122,13 +115,6 @@ void trace_add(struct arena *a, struct trace_list *l, const struct uuid *uuid, c
     for (size_t i = 0; i < count; i++)
         if (pairs[i].value)
             t.config.items[t.config.count++] = pairs[i];
-    if (l->count == l->room) {
-        size_t room = l->room ? l->room * 2 : 8;
-        struct sr_trace *items = ARENA_ARRAY(a, struct sr_trace, room);
-        if (l->count)
-            memcpy(items, l->items, l->count * sizeof *items);
-        l->items = items;
-        l->room = room;
-    }
+    l->items = arena_grown(a, l->items, l->count, &l->room, sizeof *l->items);
     l->items[l->count++] = t;
 }

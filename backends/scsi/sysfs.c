@@ -240,20 +240,15 @@ int scsi_disks(unsigned host, struct arena *a, struct scsi_disk **out, size_t *c
 {
     const char *base = arena_printf(a, "%s/bus/scsi/devices", scsi_sysfs);
     const char *prefix = arena_printf(a, "%u:", host);
-    size_t n = 0, room = 16;
-    struct scsi_disk *found = ARENA_ARRAY(a, struct scsi_disk, room);
+    size_t n = 0, room = 0;
+    struct scsi_disk *found = NULL;
     AUTO_DIR DIR *entries = list(base);
     if (!entries && errno != ENOENT)
         return fault_errno(f, FAULT_ISCSIDevice, "list the kernel's SCSI devices");
     for (const struct dirent *e = entries ? readdir(entries) : NULL; e && n < DISKS_MAX; e = readdir(entries)) {
         if (strncmp(e->d_name, prefix, strlen(prefix)) != 0)
             continue;
-        if (n == room) {
-            struct scsi_disk *more = ARENA_ARRAY(a, struct scsi_disk, room * 2);
-            memcpy(more, found, room * sizeof *found);
-            found = more;
-            room *= 2;
-        }
+        found = arena_grown(a, found, n, &room, sizeof *found);
         if (read_disk(a, arena_printf(a, "%s/%s", base, e->d_name), &found[n]))
             n++;
     }

@@ -7,20 +7,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* ------------------------------------------------------------------ lists that grow */
-
-/* Room for one more item of that size at the end; *room follows. */
-static void *grown(struct arena *a, void *items, size_t count, size_t *room, size_t size)
-{
-    if (count < *room)
-        return items;
-    *room = *room ? *room * 2 : 8;
-    void *more = arena_alloc(a, *room * size);
-    if (count)
-        memcpy(more, items, count * size);
-    return more;
-}
-
 struct lv_build {
     struct lvm_lv lv;
     size_t room;
@@ -98,7 +84,7 @@ static bool take_vg(struct build *b, const json_t *row, size_t *out)
     if (!number(row, "vg_size", &vg.size) || !number(row, "vg_free", &vg.free) ||
         !number(row, "vg_extent_size", &vg.extent_size) || vg.extent_size == 0)
         return false;
-    b->vgs = grown(b->arena, b->vgs, b->vg_count, &b->vg_room, sizeof *b->vgs);
+    b->vgs = arena_grown(b->arena, b->vgs, b->vg_count, &b->vg_room, sizeof *b->vgs);
     b->vgs[b->vg_count] = (struct vg_build){.vg = vg};
     *out = b->vg_count++;
     return true;
@@ -113,7 +99,7 @@ static bool take_pv(struct build *b, struct vg_build *g, const json_t *row, size
         return true;
     if (!read_pv(b, row, &pv))
         return false;
-    g->vg.pvs = grown(b->arena, g->vg.pvs, g->vg.pv_count, &g->pv_room, sizeof pv);
+    g->vg.pvs = arena_grown(b->arena, g->vg.pvs, g->vg.pv_count, &g->pv_room, sizeof pv);
     g->vg.pvs[g->vg.pv_count++] = pv;
     return true;
 }
@@ -134,7 +120,7 @@ static bool take_lv(struct build *b, struct vg_build *g, const json_t *row, size
     lv.read_only = strlen(attributes) > 1 && (attributes[1] == 'r' || attributes[1] == 'R');
     if (!number(row, "lv_size", &lv.size))
         return false;
-    g->lvs = grown(b->arena, g->lvs, g->vg.lv_count, &g->lv_room, sizeof *g->lvs);
+    g->lvs = arena_grown(b->arena, g->lvs, g->vg.lv_count, &g->lv_room, sizeof *g->lvs);
     g->lvs[g->vg.lv_count] = (struct lv_build){.lv = lv};
     *out = g->vg.lv_count++;
     return true;
@@ -148,7 +134,7 @@ static bool take_segment(struct build *b, struct lv_build *l, const json_t *row,
         !number(row, "seg_start_pe", &s.lv_start) || !number(row, "stripes", &stripes))
         return false;
     l->lv.linear = l->lv.linear && stripes == 1 && strcmp(text(row, "segtype"), "linear") == 0;
-    l->lv.segments = grown(b->arena, l->lv.segments, l->lv.segment_count, &l->room, sizeof s);
+    l->lv.segments = arena_grown(b->arena, l->lv.segments, l->lv.segment_count, &l->room, sizeof s);
     l->lv.segments[l->lv.segment_count++] = s;
     return true;
 }
@@ -157,7 +143,7 @@ static bool take_row(struct build *b, const json_t *row)
 {
     size_t vg, pv, lv;
     if (!text(row, "vg_name")[0]) {
-        b->orphans = grown(b->arena, b->orphans, b->orphan_count, &b->orphan_room, sizeof *b->orphans);
+        b->orphans = arena_grown(b->arena, b->orphans, b->orphan_count, &b->orphan_room, sizeof *b->orphans);
         return read_pv(b, row, &b->orphans[b->orphan_count++]);
     }
     if (!take_vg(b, row, &vg) || !take_pv(b, &b->vgs[vg], row, &pv))

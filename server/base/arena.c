@@ -118,3 +118,14 @@ char *arena_printf(struct arena *a, const char *fmt, ...)
     va_end(again);
     return out;
 }
+
+void *arena_grown(struct arena *a, void *items, size_t count, size_t *room, size_t size)
+{
+    if (count < *room)
+        return items;
+    *room = *room ? *room * 2 : 16;
+    void *more = arena_alloc(a, *room * size);
+    if (count)
+        memcpy(more, items, count * size);
+    return more;
+}

@@ -25,6 +25,10 @@ char *arena_copy(struct arena *a, const char *text, size_t length); /* NUL-termi
 char *arena_text(struct arena *a, const char *text);                /* NULL gives NULL */
 char *arena_printf(struct arena *a, const char *fmt, ...) PRINTF(2, 3);
 
+/* Items of size bytes each, with room for one more behind count: as they are, or a larger copy; *room, which begins at
+   0, follows. */
+void *arena_grown(struct arena *a, void *items, size_t count, size_t *room, size_t size);
+
 #define ARENA_NEW(a, type)      ((type *) arena_alloc((a), sizeof(type)))
 #define ARENA_ARRAY(a, type, n) ((type *) arena_alloc((a), sizeof(type) * (n)))
 

@@ -15,14 +15,7 @@ const struct finding_row finding_rows[FINDING_COUNT] = {
 
 static struct finding *room_for_one(struct findings *l)
 {
-    if (l->count == l->room) {
-        size_t room = l->room ? l->room * 2 : 16;
-        struct finding *items = ARENA_ARRAY(l->arena, struct finding, room);
-        if (l->count)
-            memcpy(items, l->items, l->count * sizeof *items);
-        l->items = items;
-        l->room = room;
-    }
+    l->items = arena_grown(l->arena, l->items, l->count, &l->room, sizeof *l->items);
     return &l->items[l->count++];
 }
 

@@ -63,14 +63,7 @@ size_t vdi_text_bytes(const struct vdi *vdi)
 
 struct vdi *vdi_list_add(struct arena *a, struct vdi_list *l)
 {
-    if (l->count == l->room) {
-        size_t room = l->room ? l->room * 2 : 16;
-        struct vdi *items = ARENA_ARRAY(a, struct vdi, room);
-        if (l->count)
-            memcpy(items, l->items, l->count * sizeof *items);
-        l->items = items;
-        l->room = room;
-    }
+    l->items = arena_grown(a, l->items, l->count, &l->room, sizeof *l->items);
     l->items[l->count] = vdi_blank();
     return &l->items[l->count++];
 }
