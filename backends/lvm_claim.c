@@ -74,20 +74,6 @@ int lvm_claim_check(const struct sr *sr, const struct owner *now, const struct u
 
 enum { BLOCK = 4096, NOTE = 512 };
 
-static void own_block(unsigned char **block)
-{
-    free(*block);
-}
-#define AUTO_BLOCK __attribute__((cleanup(own_block)))
-
-static unsigned char *block_new(void)
-{
-    void *block;
-    if (posix_memalign(&block, BLOCK, BLOCK) != 0)
-        abort();
-    return block;
-}
-
 static void note_of(const struct sr *sr, unsigned char out[NOTE])
 {
     memset(out, 0, NOTE);
@@ -97,7 +83,7 @@ static void note_of(const struct sr *sr, unsigned char out[NOTE])
 /* Past the page cache, as LVM reads and writes what is behind the sector. */
 static int replace_sector(const char *device, const unsigned char now[NOTE], struct fault *f)
 {
-    AUTO_BLOCK unsigned char *block = block_new();
+    AUTO_FREE unsigned char *block = io_buffer(BLOCK);
     AUTO_FD int fd = open(device, O_RDWR | O_DIRECT | O_CLOEXEC);
     if (fd < 0 || io_read_at(fd, block, BLOCK, 0) < 0)
         return fault_errno(f, FAULT_LVMWrite, "read the start of %s", device);
@@ -117,7 +103,7 @@ int lvm_doom(const struct sr *sr, const char *device, struct fault *f)
 bool lvm_is_doomed(const struct sr *sr, const char *device)
 {
     unsigned char note[NOTE];
-    AUTO_BLOCK unsigned char *block = block_new();
+    AUTO_FREE unsigned char *block = io_buffer(BLOCK);
     AUTO_FD int fd = open(device, O_RDONLY | O_DIRECT | O_CLOEXEC);
     note_of(sr, note);
     return fd >= 0 && io_read_at(fd, block, BLOCK, 0) == 0 && memcmp(block, note, NOTE) == 0;

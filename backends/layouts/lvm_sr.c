@@ -94,10 +94,7 @@ static int check_owner(const struct sr *sr, const struct lvm_vg *vg, struct aren
 /* -1 with errno. */
 static int read_heads(const struct sr *sr, unsigned char *out)
 {
-    void *raw;
-    if (posix_memalign(&raw, HEAD_SIZE, HEAD_SIZE) != 0)
-        abort();
-    AUTO_FREE unsigned char *head = raw;
+    AUTO_FREE unsigned char *head = io_buffer(HEAD_SIZE);
     for (size_t i = 0; i < sr->place.device_count; i++) {
         AUTO_FD int fd = open(sr->place.devices[i], O_RDONLY | O_DIRECT | O_CLOEXEC);
         if (fd < 0 || io_read_at(fd, head, HEAD_SIZE, 0) < 0)
@@ -157,10 +154,7 @@ static uint64_t sequence_of(const struct sr *sr, const unsigned char *heads)
     if (memcmp(mda + 4, magic, strlen(magic)) != 0 || start != HEAD_SIZE / 2 || size < HEAD_SIZE ||
         offset > size - HEAD_SIZE)
         return 0;
-    void *raw;
-    if (posix_memalign(&raw, HEAD_SIZE, HEAD_SIZE) != 0)
-        abort();
-    AUTO_FREE char *text = raw;
+    AUTO_FREE char *text = io_buffer(HEAD_SIZE);
     uint64_t at = start + offset, begin = at - at % 4096;
     AUTO_FD int fd = open(sr->place.devices[0], O_RDONLY | O_DIRECT | O_CLOEXEC);
     if (fd < 0 || io_read_at(fd, text, HEAD_SIZE, begin) < 0)

@@ -13,34 +13,19 @@
 #include <sys/ioctl.h>
 #include <sys/sysmacros.h>
 
-#define CHUNK         (1024U * 1024 + 2 * ALIGNMENT) /* with a sector before and behind what is asked for */
-#define ALIGNMENT     4096U
-#define LABEL_SECTORS 4U /* in one of which the label stands */
+#define CHUNK         (1024U * 1024 + 2 * IO_ALIGNMENT) /* with a sector before and behind what is asked for */
+#define LABEL_SECTORS 4U                                /* in one of which the label stands */
 #define LABEL_ID      "LABELONE"
 #define LABEL_UUID_AT 32U
 #define LABEL_UUID    32U
-
-static void own_buffer(void *p)
-{
-    own_free(p);
-}
-#define AUTO_BUFFER __attribute__((cleanup(own_buffer)))
-
-static unsigned char *buffer_new(void)
-{
-    void *p;
-    if (posix_memalign(&p, ALIGNMENT, CHUNK) != 0)
-        abort();
-    return p;
-}
 
 /* ------------------------------------------------------------------ opening */
 
 static unsigned sector_of(int fd)
 {
     int size = 0;
-    return ioctl(fd, BLKSSZGET, &size) == 0 && size >= (int) SECTOR_SIZE && size <= (int) ALIGNMENT ? (unsigned) size
-                                                                                                    : ALIGNMENT;
+    return ioctl(fd, BLKSSZGET, &size) == 0 && size >= (int) SECTOR_SIZE && size <= (int) IO_ALIGNMENT ? (unsigned) size
+                                                                                                       : IO_ALIGNMENT;
 }
 
 /* The label's copy of the uuid has no dashes. */
@@ -56,8 +41,8 @@ static bool same_uuid(const unsigned char *label, const char *uuid)
 
 static bool carries_label(int fd, const char *uuid)
 {
-    AUTO_BUFFER unsigned char *raw = buffer_new();
-    if (io_read_at(fd, raw, ALIGNMENT, 0) < 0)
+    AUTO_FREE unsigned char *raw = io_buffer(CHUNK);
+    if (io_read_at(fd, raw, IO_ALIGNMENT, 0) < 0)
         return false;
     for (unsigned i = 0; i < LABEL_SECTORS; i++) {
         const unsigned char *at = raw + (size_t) i * SECTOR_SIZE;
@@ -201,8 +186,8 @@ static int transfer(const struct volume *v, const struct spot *s, unsigned char 
 
 static int transfer_all(const struct volume *v, unsigned char *out, const unsigned char *in, size_t length, uint64_t at)
 {
-    AUTO_BUFFER unsigned char *buffer = buffer_new();
-    const size_t most = CHUNK - 2 * ALIGNMENT;
+    AUTO_FREE unsigned char *buffer = io_buffer(CHUNK);
+    const size_t most = CHUNK - 2 * IO_ALIGNMENT;
     while (length > 0) {
         struct spot s;
         if (find_spot(v, at, length < most ? length : most, &s) < 0 || transfer(v, &s, buffer, out, in) < 0)

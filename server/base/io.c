@@ -10,6 +10,14 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 
+void *io_buffer(size_t size)
+{
+    void *buffer;
+    if (posix_memalign(&buffer, IO_ALIGNMENT, size) != 0)
+        abort();
+    return buffer;
+}
+
 int io_read_at(int fd, void *out, size_t length, uint64_t offset)
 {
     char *at = out;

@@ -14,6 +14,12 @@ int io_read_at(int fd, void *out, size_t length, uint64_t offset);
 int io_write_at(int fd, const void *data, size_t length, uint64_t offset);
 int io_write(int fd, const void *data, size_t length);
 
+#define IO_ALIGNMENT 4096U /* no sector is larger */
+
+/* size bytes, which is a multiple of IO_ALIGNMENT, as O_DIRECT wants them: aligned, not zeroed, never NULL, the
+   caller's to free. */
+void *io_buffer(size_t size);
+
 /* Opens name, one component, beneath the directory dir and nothing else: no "..", no link, no other mount, no device.
    Adds O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK. Returns a descriptor or -1 with errno (ELOOP or EXDEV for an escape). */
 int io_open_beneath(int dir, const char *name, int flags, mode_t mode);
