@@ -83,7 +83,6 @@ class Disks:
                     disk = bytes(self.Image(path).laid_on(disk))
             if not any(map(self.is_raw, paths)) and len({self.Image(path).size for path in paths}) == 1:
                 self.by_7zz(directory, names, disk)
-        sr.client.close()  # the server does not wait that long for the next call
         return disk
 
     def by_7zz(self, directory, names, disk):

@@ -33,20 +33,6 @@ def noise(seed):
     return random.Random(seed).randbytes(PIECE)
 
 
-def unhurried(client):
-    """The same client, for calls that may take minutes and be minutes apart: each on a connection of its own."""
-    request, client.timeout = client.request, 300
-
-    def once(*words, **keys):
-        try:
-            return request(*words, **keys)
-        finally:
-            client.close()
-
-    client.request = once
-    return client
-
-
 class Content:
     """What a disk holds: size, and [offset, what] of all that was written: the seed of noise, or a text."""
 
@@ -78,7 +64,7 @@ class Life:
 
     def __init__(self, test, sr, chance, told=None):
         self.test, self.sr, self.chance, self.told = test, sr, chance, told
-        unhurried(sr.client)
+        sr.client.timeout = 300  # for calls that may take minutes
         self.disks = disks.of(test, sr.kind)
         self.held, self.pending, self.touched = {}, {}, set()
         self.seeds = itertools.count(chance.randrange(1 << 30))
