@@ -131,6 +131,21 @@ class Client:
     def get(self, path):
         return self.request("GET", path)
 
+    def verdict(self, body, path):
+        """0, a fault's code, or a negative HTTP status, below 500; and the fault's sentence."""
+        try:
+            reply = self.post(body, path)
+        except (OSError, http.client.HTTPException) as broken:
+            raise AssertionError(f"the connection broke: {broken}") from broken
+        assert reply.status < 500, reply.status
+        try:
+            reply.value()
+        except Fault as fault:
+            return fault.code, fault.text
+        except HttpError as error:
+            return -error.status, ""
+        return 0, ""
+
     def post(self, body, path="/RPC2", op=None, headers=None):
         headers = {"Content-Type": "text/xml", **(headers or {})}
         if op:
