@@ -475,6 +475,12 @@ class Repository:
             if not after:
                 return disks
 
+    def delete_disks(self):
+        """Those that were asked for; hidden bases beneath them go with the last."""
+        for vdi, row in self.contents().items():
+            if not row["hidden"]:
+                self("vdi_delete", vdi_uuid=vdi)
+
     def epoch(self):
         """Of the activation that was just answered."""
         return int(self.client.last.header("X-SMAPI-Epoch"))

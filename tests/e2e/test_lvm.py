@@ -350,8 +350,7 @@ class Lvm(LabTest):
             self.assertLess({"fork_child_made", "fork_linked", "fork_published", "fork_second_made", "fork_hidden"},
                             set(points))
         self.each_point(lambda: self.sr("vdi_delete", vdi_uuid=vdi))
-        for uuid in [uuid for uuid, row in self.sr.contents().items() if not row["hidden"]]:
-            self.sr("vdi_delete", vdi_uuid=uuid)
+        self.sr.delete_disks()
         self.assertEqual(set(self.loop.volumes()), {"MGT"})
 
     def bat(self, vdi):

@@ -197,8 +197,7 @@ class Refusals(TreeTest):
             caller("vdi_clone", vdi_uuid=vdi, driver_params={})
             base = caller.contents()[vdi]["parent"]
             self.forks(caller, base, 82, 81)
-            for vdi in [vdi for vdi, row in caller.contents().items() if not row["hidden"]]:
-                caller("vdi_delete", vdi_uuid=vdi)
+            caller.delete_disks()
 
     def test_46_for_any_use_of_a_base(self):
         sr, callers = self.repository()

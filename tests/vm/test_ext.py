@@ -35,9 +35,7 @@ class ExtTest(LabTest):
         self.assertNotIn(sr.uuid, sh("vgs", check=False))
 
     def end(self, sr):
-        for vdi, row in sr.contents().items():
-            if not row["hidden"]:
-                sr("vdi_delete", vdi_uuid=vdi)
+        sr.delete_disks()
         sr("sr_detach")
         self.clean()
         sr("sr_delete")

@@ -36,9 +36,7 @@ class ExtOverIscsi(IscsiTest):
         return kit.read(f"{self.store.stores[0]}/pr/{what}")
 
     def end_of(self, sr):
-        for vdi, row in sr.contents().items():
-            if not row["hidden"]:
-                sr("vdi_delete", vdi_uuid=vdi)
+        sr.delete_disks()
         sr("sr_delete")
         self.clean()
         self.gone(sr)

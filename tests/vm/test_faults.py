@@ -45,9 +45,7 @@ class FaultsTest(LabTest):
         return Repository(self.lab.unix("xapi"), kind, new_uuid(), config)
 
     def end(self, sr):
-        for vdi, row in sr.contents().items():
-            if not row["hidden"]:
-                sr("vdi_delete", vdi_uuid=vdi)
+        sr.delete_disks()
         sr("sr_delete")
         self.clean()
 

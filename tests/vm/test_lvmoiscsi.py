@@ -38,9 +38,7 @@ class LvmOverIscsi(IscsiTest):
             self.assertEqual(sh("wipefs", "-n", path), "")
 
     def end_of(self, sr):
-        for vdi, row in sr.contents().items():
-            if not row["hidden"]:
-                sr("vdi_delete", vdi_uuid=vdi)
+        sr.delete_disks()
         sr("sr_detach")
         self.clean()
         sr("sr_delete")

@@ -43,9 +43,7 @@ class NfsTest(LabTest):
 
     def end(self, sr):
         """Disks and SR are deleted, and nothing is left here or there."""
-        for vdi, row in sr.contents().items():
-            if not row["hidden"]:
-                sr("vdi_delete", vdi_uuid=vdi)
+        sr.delete_disks()
         sr("sr_detach")
         self.clean()
         sr("sr_delete")
