@@ -16,9 +16,10 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 SOURCE = os.path.dirname(os.path.dirname(HERE))
 sys.path.insert(0, os.path.join(HERE, "..", "e2e"))
 UNITS, RESULT, STATUS = "/run/systemd/system", "/run/service-test", "/run/service-status"
+INSTALLED = "/usr/sbin/smapid"  # as the unit says
 import kit  # noqa: E402
 import places  # noqa: E402
-from lab import Lab, LabTest  # noqa: E402
+from lab import Lab, LabTest, program  # noqa: E402
 from kit import mounts, put, read, sh  # noqa: E402
 
 
@@ -28,6 +29,9 @@ def under_systemd():
     os.makedirs("/sys/fs/cgroup", exist_ok=True)
     sh("mount", "-t", "cgroup2", "cgroup2", "/sys/fs/cgroup")
     os.makedirs(UNITS, exist_ok=True)
+    os.makedirs("/etc/tmpfiles.d", exist_ok=True)
+    put("/etc/tmpfiles.d/tmp.conf", "")  # what starts with the sockets empties /tmp, where this checkout may be
+    shutil.copy2(program("smapid"), INSTALLED)  # the unit has a /tmp of its own
     passed = "".join(f"Environment={name}={value}\n" for name, value in os.environ.items()
                      if name.startswith("SMAPI_") or name in ("PATH", "TMPDIR"))
     put(f"{UNITS}/test.service",
@@ -76,8 +80,8 @@ class Unit(Lab):
     def _spawn(self, argv, environment):
         kept = "".join(f"Environment={name}={value}\n" for name, value in environment.items() if name.startswith("SMAPI_"))
         put(f"{UNITS}/smapid.service.d/test.conf",
-            "[Unit]\nDefaultDependencies=no\nWants=\n"
-            f"[Service]\nRestart=no\nExecStart=\nExecStart={' '.join(argv)}\n{kept}"
+            "[Unit]\nDefaultDependencies=no\n"
+            f"[Service]\nRestart=no\nExecStart=\nExecStart={' '.join([INSTALLED, *argv[1:]])}\n{kept}"
             f"StandardOutput=append:{self.log_path}\nStandardError=append:{self.log_path}\n")
         sh("systemctl", "daemon-reload")
         started = subprocess.run(["systemctl", "start", "smapid.service"], capture_output=True, text=True, check=False)
