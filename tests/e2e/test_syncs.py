@@ -7,7 +7,6 @@ import re
 import shutil
 import subprocess
 import sys
-import time
 import unittest
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "crash"))
@@ -17,6 +16,8 @@ from oracle import series  # noqa: E402
 FENCING = {"vdi_activate", "vdi_deactivate", "smapi.lease_break", "smapi.host_break"}
 SEVERAL = {"smapi.host_unregister": 2}  # what it gives back first, a lease that is fenced, costs as its own call does
 SYNC = re.compile(r"f(?:data)?sync\(\d+<[^>]*/smapid\.db(?:-wal)?>")
+HOME = re.compile(r"f(?:data)?sync\(\d+<[^>]*/smapid\.db>")  # the log is brought home, each thousand pages
+ANSWER = re.compile(r"(?:write|writev|sendto|sendmsg)\(\d+<socket:")
 
 
 @unittest.skipUnless(shutil.which("strace") and os.geteuid() == 0, "strace and root are needed to look into the daemon")
@@ -26,15 +27,38 @@ class Syncs(unittest.TestCase):
         self.addCleanup(self.lab.close)
         self.lab.start()
         self.trace = os.path.join(self.lab.dir, "trace")
+        self.judged = 0  # lines of the trace
 
-    def counted(self):
+    def traced_lines(self):
         with open(self.trace, encoding="ascii", errors="replace") as lines:
-            return len(SYNC.findall(lines.read()))
+            return lines.readlines()
+
+    def quiet(self):
+        """Until the store has done what it does after its answers: a read that comes meanwhile waits for that."""
+        self.lab.leases()
+        return len(self.traced_lines())
+
+    def counted(self, sr, one):
+        """Syncs of the store between a request and its last answer; None when the log was brought home meanwhile."""
+        one.prepare(sr)
+        asked = self.quiet()
+        one.act(sr)
+        answered = len(self.traced_lines())
+        self.quiet()
+        lines = self.traced_lines()
+        while not ANSWER.search(lines[answered - 1]):
+            answered -= 1
+        self.assertGreater(answered, asked, "no answer in the trace")
+        begun, self.judged = self.judged, answered  # the first call after it begins the log anew
+        if any(HOME.search(line) for line in lines[begun:answered]):
+            return None
+        return sum(bool(SYNC.search(line)) for line in lines[asked:answered])
 
     @contextlib.contextmanager
     def traced(self):
         """A line is written before the call it is about returns."""
-        strace = subprocess.Popen(["strace", "-f", "-y", "-e", "trace=fsync,fdatasync", "-o", self.trace,
+        strace = subprocess.Popen(["strace", "-f", "-y", "-e", "trace=fsync,fdatasync,write,writev,sendto,sendmsg",
+                                   "-e", "signal=none", "-s", "0", "-o", self.trace,
                                    "-p", str(self.lab.process.pid)], stderr=subprocess.PIPE)
         try:
             self.assertIn(b"attached", strace.stderr.readline())
@@ -48,13 +72,8 @@ class Syncs(unittest.TestCase):
         told = {}
         with self.traced():
             for kind, row, recipe in series():
-                sr = self.lab.repository(kind)
-                one = recipe(self, rival)
-                one.prepare(sr)
-                time.sleep(0.01)  # for what the store does after its answers
-                before = self.counted()
-                one.act(sr)
-                syncs = self.counted() - before
+                attempts = (self.counted(self.lab.repository(kind), recipe(self, rival)) for _ in range(2))
+                syncs = next(count for count in attempts if count is not None)
                 told[kind, row["name"], recipe.__name__] = syncs
                 with self.subTest(kind=kind, method=row["name"], recipe=recipe.__name__):
                     fences = type_row(kind)["fencing"] == "vdi" and row["name"] in FENCING
