@@ -96,8 +96,9 @@ int sr_check_owner(const struct sr *sr, const struct owner *owner, struct fault 
 
 /* Begins or ends (dir -1) to watch whether the place of this SR still answers. -1 with SRUnavailable. */
 int sr_watch(struct sr *sr, int dir, struct fault *f);
-/* SRUnavailable, with how long it has been so, when the place does not answer. sr_answers waits for an answer of now, a
-   few seconds at most; sr_known_silent never waits, and is for any thread as long as the SR is in this process. */
+/* SRUnavailable, where it is known with how long it has been so, when the place does not answer. sr_answers waits for
+   an answer of now, a few seconds at most; sr_known_silent never waits, and is for any thread as long as the SR is in
+   this process. */
 int sr_answers(const struct sr *sr, struct fault *f);
 int sr_known_silent(struct sr *sr, struct fault *f);
 
@@ -157,8 +158,9 @@ struct layout {
     int (*sr_take)(struct sr *sr, const struct plan *plan, const struct owner *from, struct fault *f);
     /* The marker is what attach read. Cheap: asked before every operation. Any thread. */
     int (*sr_check)(struct sr *sr, struct fault *f);
-    /* After a restart: these disks are attached. What this host's kernel has of others is taken down, unless somebody
-       uses it. */
+    /* After a restart, and with none before the place is left: these disks are attached. What this host's kernel has of
+       others is taken down, unless somebody uses it; with none also where the place does not answer, or sr->state is
+       NULL. */
     int (*sr_hold)(struct sr *sr, const struct uuid *vdis, size_t count, struct fault *f);
     /* Everything on the medium, hidden and damaged ones too. known: the rows, for layouts that have no medium of their
        own and for what the medium cannot hold; texts of out may be those of known. Deletes nothing. */
@@ -261,6 +263,13 @@ struct transport {
     /* Fills sr->place. Idempotent. disconnect undoes it. */
     int (*connect)(struct sr *sr, struct fault *f);
     int (*disconnect)(struct sr *sr, struct fault *f);
+    /* SRUnavailable when the other end of a connected place has not answered for some seconds; asked before every
+       operation, so that none waits in the kernel. Any thread. NULL where nothing is beyond this machine, or a pulse
+       watches. */
+    int (*answers)(const struct sr *sr, struct fault *f);
+    /* Before a place is left that may stand on an other end which has gone: nothing waits for that any more, whatever
+       becomes of what was not written. Idempotent. NULL where disconnect does not wait. */
+    int (*give_up)(struct sr *sr, struct fault *f);
     /* What came to a place since it was connected, and what went. For sr_scan; NULL when a place does not change. */
     int (*refresh)(struct sr *sr, struct fault *f);
     /* SRs of this layout of which this host shows that they are this server's and how they are reached: what stands in

@@ -187,10 +187,10 @@ static int check_live(const struct vdi *vdi, struct fault *f)
 static int check_place(const struct sr *sr, struct fault *f)
 {
     struct stat st;
-    if (sr->place.dir < 0)
-        return 0;
     if (sr_answers(sr, f) < 0)
         return -1;
+    if (sr->place.dir < 0)
+        return 0;
     if (stat(sr->place.path, &st) < 0)
         return fault_errno(f, FAULT_SRUnavailable, "SR %s is no longer at %s", sr->uuid.text, sr->place.path);
     if (st.st_dev != sr->place.device || st.st_ino != sr->place.inode)
@@ -250,10 +250,16 @@ void backend_sr_release(struct sr *sr)
     free(atomic_exchange(&sr->poison, NULL));
 }
 
+static int give_up(struct sr *sr, struct fault *f)
+{
+    const struct transport *t = sr->type->transport;
+    return t->give_up ? result(sr, "give_up", t->give_up(sr, f), f) : 0;
+}
+
 static int disconnect(struct sr *sr, struct fault *f)
 {
     watch_nothing(sr);
-    int r = sr->type->transport->disconnect(sr, f);
+    int r = give_up(sr, f) < 0 ? -1 : sr->type->transport->disconnect(sr, f);
     backend_sr_release(sr);
     return result(sr, "disconnect", r, f);
 }
@@ -415,8 +421,12 @@ const char *backend_plain_format(const struct sr_type *type)
  */
 int backend_sr_detach(struct sr *sr, struct fault *f)
 {
+    const struct layout *l = sr->type->layout;
     struct fault ignored;
-    backend_sr_hold(sr, NULL, 0, &ignored);
+    if (give_up(sr, f) < 0)
+        return -1;
+    if (l->sr_hold)
+        result(sr, "sr_hold", l->sr_hold(sr, NULL, 0, &ignored), &ignored);
     return disconnect(sr, f);
 }
 

@@ -72,7 +72,9 @@ static const char *server_text(const struct sr *sr, char out[96])
 int sr_answers(const struct sr *sr, struct fault *f)
 {
     char text[96];
-    return sr->pulse ? pulse_feel(sr->pulse, server_text(sr, text), f) : 0;
+    if (sr->pulse)
+        return pulse_feel(sr->pulse, server_text(sr, text), f);
+    return sr->type->transport->answers ? sr->type->transport->answers(sr, f) : 0;
 }
 
 int sr_known_silent(struct sr *sr, struct fault *f)

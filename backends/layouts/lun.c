@@ -314,6 +314,21 @@ static int lun_vdi_activate(struct sr *sr, const struct vdi *vdi, uint64_t epoch
     return fence_take(lun.path, fence_key(&sr->settings->server, epoch), FAULT_VDIInUse, f);
 }
 
+/* The kernel forgets the disk, and with it all that was to be written: nothing comes late when the target is back. The
+   next activation preempts the key that stays registered. */
+static int forget(const struct lun *lun, struct arena *a, struct fault *f)
+{
+    const char **names;
+    struct scsi_disk path;
+    size_t count;
+    if (scsi_paths(lun->path, a, &names, &count, f) < 0)
+        return -1;
+    for (size_t i = 0; i < count; i++)
+        if (scsi_disk_at(arena_printf(a, "/dev/%s", names[i]), a, &path) && scsi_forget(&path, f) < 0)
+            return -1;
+    return 0;
+}
+
 static int lun_vdi_deactivate(struct sr *sr, const struct vdi *vdi, struct fault *f)
 {
     AUTO_ARENA struct arena *a = arena_new(4 << 20);
@@ -321,7 +336,7 @@ static int lun_vdi_deactivate(struct sr *sr, const struct vdi *vdi, struct fault
     struct fault gone;
     if (sr->unfenced || find_lun(sr, &vdi->uuid, a, &lun, &gone) < 0)
         return 0; /* a LUN that is gone holds nothing */
-    return fence_drop(lun.path, f);
+    return sr_answers(sr, &gone) < 0 ? forget(&lun, a, f) : fence_drop(lun.path, f);
 }
 
 /* The link of the disk leads to another device from now on. */

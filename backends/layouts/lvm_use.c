@@ -128,13 +128,21 @@ static int refresh_suspended(struct sr *sr, const struct lvm_vg *vg, struct faul
     return 0;
 }
 
+/* Of a group whose devices cannot be read: what the kernel has under its name. */
+static int drop_all(const struct sr *sr, struct fault *f)
+{
+    char vg[LVM_NAME];
+    lvm_vg_name(vg, &sr->uuid);
+    return dm_remove_group(vg, f);
+}
+
 int lvm_sr_hold(struct sr *sr, const struct uuid *vdis, size_t count, struct fault *f)
 {
     struct lvm_sr *state = sr->state;
     struct lvm_vg *vg;
     AUTO_ARENA struct arena *a = arena_new(MEMORY);
-    if (lvm_group(sr, a, &vg, f) < 0)
-        return -1;
+    if (!state || sr_answers(sr, f) < 0 || lvm_group(sr, a, &vg, f) < 0)
+        return count ? -1 : drop_all(sr, f);
     struct needs n = {.vg = vg, .needed = ARENA_ARRAY(a, bool, vg->lv_count + 1)};
     for (size_t i = 0; i < count; i++)
         need_chain(&n, &vdis[i]);
@@ -226,7 +234,7 @@ static int detach_locked(struct sr *sr, const struct uuid *uuid, struct fault *f
     struct fault ignored;
     bool raw;
     AUTO_ARENA struct arena *a = arena_new(MEMORY);
-    bool reached = lvm_group(sr, a, &vg, f) == 0;
+    bool reached = sr_answers(sr, f) == 0 && lvm_group(sr, a, &vg, f) == 0;
     if (!reached)
         vg = lvm_group_last(sr, a);
     if (!vg)

@@ -2,6 +2,7 @@
 #include "backends/tools/dm.h"
 
 #include "server/base/cmd.h"
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/dm-ioctl.h>
@@ -159,4 +160,46 @@ int dm_remove(const char *uuid, struct fault *f)
     if (r > 0 && event && io.flags & DM_UEVENT_GENERATED_FLAG)
         cookie_wait(&cookie);
     return 0;
+}
+
+/* ------------------------------------------------------------------ a group */
+
+/* "VG-LV", each with the dashes in it doubled. */
+static bool is_of_group(const char *name, const char *vg)
+{
+    for (; *vg; vg++) {
+        if (*name++ != *vg || (*vg == '-' && *name++ != '-'))
+            return false;
+    }
+    return name[0] == '-' && name[1] != '-';
+}
+
+/* A line of a device's directory in sysfs; false when it has none. */
+static bool read_line(int dir, const char *path, char *out, size_t size)
+{
+    AUTO_FD int fd = openat(dir, path, O_RDONLY | O_CLOEXEC);
+    ssize_t length = fd < 0 ? -1 : read(fd, out, size - 1);
+    if (length <= 0)
+        return false;
+    out[length] = '\0';
+    out[strcspn(out, "\n")] = '\0';
+    return true;
+}
+
+int dm_remove_group(const char *vg, struct fault *f)
+{
+    int failed = 0;
+    AUTO_DIR DIR *entries = opendir("/sys/block");
+    for (const struct dirent *e = entries ? readdir(entries) : NULL; e; e = readdir(entries)) {
+        char name[DM_NAME_LEN + 1], uuid[DM_UUID_SIZE], path[300];
+        snprintf(path, sizeof path, "%s/dm/name", e->d_name);
+        if (strncmp(e->d_name, "dm-", 3) != 0 || !read_line(dirfd(entries), path, name, sizeof name) ||
+            !is_of_group(name, vg))
+            continue;
+        snprintf(path, sizeof path, "%s/dm/uuid", e->d_name);
+        if (read_line(dirfd(entries), path, uuid, sizeof uuid) && strncmp(uuid, "LVM-", 4) == 0 &&
+            dm_remove(uuid, f) < 0)
+            failed = -1;
+    }
+    return failed;
 }

@@ -94,6 +94,8 @@ const struct transport transport_iscsi = {
     .destroy = iscsi_transport_destroy,
     .connect = iscsi_transport_connect,
     .disconnect = iscsi_close,
+    .answers = iscsi_answers,
+    .give_up = iscsi_give_up,
     .refresh = iscsi_reopen,
     .probe = iscsi_transport_probe,
 };

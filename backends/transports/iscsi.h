@@ -43,8 +43,18 @@ int iscsi_end(const char *iface, int hold, struct fault *f);
  */
 int iscsi_disks(const struct iscsi_want *w, struct scsi_disk **out, size_t *count, struct fault *f);
 
+/* ---- iscsi_gone.c */
+
+/* SRUnavailable when no session of the SR has its target, now and for some seconds. */
+int iscsi_answers(const struct sr *sr, struct fault *f);
+/* Before the place is left: ends those sessions of the SR whose target does not answer, whatever stands on their disks,
+   so that who waits for them gets an error instead. The others stay. Idempotent. */
+int iscsi_give_up(struct sr *sr, struct fault *f);
+
 /* ---- iscsi_place.c: for transports whose place is LUNs of a target, or stands on them */
 
+/* The name of the SR's interface record. */
+const char *iscsi_iface(const struct uuid *sr, struct arena *a);
 /* LUNs are the disks of the layout, however many there are; others write on those they are given. */
 bool iscsi_takes_all(const struct layout *layout);
 /* Sessions to what device_config names, links to its LUNs, and those in sr->place.devices. fresh: nothing was there

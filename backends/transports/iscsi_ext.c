@@ -112,7 +112,7 @@ static int iscsi_ext_connect(struct sr *sr, struct fault *f)
         return -1;
     if (reserve_all(sr, &d, false, f) == 0 && volume_connect(sr, &d, f) == 0)
         return 0;
-    if (fresh)
+    if (fresh && iscsi_give_up(sr, &ignored) == 0 && volume_disconnect(sr, &d, &ignored) == 0)
         leave(sr, &d, &ignored);
     return -1;
 }
@@ -205,5 +205,7 @@ const struct transport transport_iscsi_ext = {
     .take = iscsi_ext_take,
     .connect = iscsi_ext_connect,
     .disconnect = iscsi_ext_disconnect,
+    .answers = iscsi_answers,
+    .give_up = iscsi_give_up,
     .probe = iscsi_ext_probe,
 };

@@ -11,7 +11,7 @@
 
 #define PROBE_PREFIX "smapi-probe-"
 
-static const char *iface_of(const struct uuid *sr, struct arena *a)
+const char *iscsi_iface(const struct uuid *sr, struct arena *a)
 {
     return arena_printf(a, "smapi-%s", sr->text);
 }
@@ -42,7 +42,7 @@ static int check_count(const struct layout *layout, const struct iscsi_want *w, 
 
 static int read_config(const struct sr *sr, struct arena *a, struct iscsi_want *out, struct fault *f)
 {
-    if (iscsi_read(&sr->config, sr->secrets, iface_of(&sr->uuid, a), a, out, f) < 0)
+    if (iscsi_read(&sr->config, sr->secrets, iscsi_iface(&sr->uuid, a), a, out, f) < 0)
         return -1;
     out->who.hold = sr->hold;
     out->lun_missing = lun_fault(sr->type->layout, false);
@@ -120,7 +120,7 @@ static int refuse_if_shared(const struct sr *sr, const struct scsi_disk *disk, s
         if (!uuid_parse_text(e->d_name, &other) || uuid_equal(&other, &sr->uuid) ||
             access(arena_printf(a, ISCSI_LINKS "/%s/%s", other.text, disk->id), F_OK) < 0)
             continue;
-        if (iscsi_sessions(iface_of(&other, a), a, &sessions, &count, f) < 0)
+        if (iscsi_sessions(iscsi_iface(&other, a), a, &sessions, &count, f) < 0)
             return -1;
         if (count)
             return fault_set(f, FAULT_SRInUse, "LUN %s is in use by SR %s", disk->id, other.text);
@@ -176,7 +176,7 @@ int iscsi_close(struct sr *sr, struct fault *f)
     place_free_devices(&sr->place);
     remove_links(sr, a);
     sweep_probes();
-    return iscsi_end(iface_of(&sr->uuid, a), sr->hold, f);
+    return iscsi_end(iscsi_iface(&sr->uuid, a), sr->hold, f);
 }
 
 int iscsi_open(struct sr *sr, bool *fresh, struct fault *f)
@@ -308,7 +308,7 @@ static int trace_one(const struct uuid *sr, const struct layout *layout, struct 
     char portal[PORTAL_TEXT];
     struct trace_list one = {0};
     const char **links = iscsi_links(sr, a, &t.link_count);
-    if (iscsi_sessions(iface_of(sr, a), a, &s, &sessions, f) < 0)
+    if (iscsi_sessions(iscsi_iface(sr, a), a, &s, &sessions, f) < 0)
         return -1;
     *there = sessions > 0 && t.link_count > 0;
     if (!*there)

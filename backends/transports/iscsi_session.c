@@ -461,6 +461,18 @@ int iscsi_refresh(const struct iscsi_want *w, struct fault *f)
     return 0;
 }
 
+/* A target that went while it was looked at has shown less than it has. */
+static int check_there(const struct iscsi_want *w, struct fault *f)
+{
+    struct iscsi_session *s;
+    size_t count;
+    if (iscsi_sessions(w->who.iface, w->arena, &s, &count, f) < 0)
+        return -1;
+    return logged_in(s, count)
+               ? 0
+               : fault_set(f, FAULT_ISCSITarget, "target %.200s went while it was asked for its LUNs", w->target);
+}
+
 int iscsi_disks(const struct iscsi_want *w, struct scsi_disk **out, size_t *count, struct fault *f)
 {
     struct scsi_disk *disks;
@@ -470,7 +482,8 @@ int iscsi_disks(const struct iscsi_want *w, struct scsi_disk **out, size_t *coun
         return -1;
     if (POINT(iscsi_scanned) < 0)
         return fault_errno(f, FAULT_ISCSIDevice, "scan target %.200s", w->target);
-    if (wait_for_disks(w, events, &disks, &all, f) < 0 || check_selection(w, disks, all, events, f) < 0)
+    int appeared = wait_for_disks(w, events, &disks, &all, f);
+    if (check_there(w, f) < 0 || appeared < 0 || check_selection(w, disks, all, events, f) < 0)
         return -1;
     for (size_t i = 0; i < all; i++) {
         if (selected(w, &disks[i]) && disks[i].id[0])

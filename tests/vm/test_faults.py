@@ -4,6 +4,7 @@ writes, targets and servers that go. Each time the right code and sentence, noth
 cause is gone."""
 import concurrent.futures
 import contextlib
+import glob
 import os
 import re
 import shutil
@@ -236,6 +237,120 @@ class Iscsi(IscsiTest):
         target._admin("update", "logicalunit", "--tid", "1", "--lun", "1", "--params", "online=0")
         with self.refused(67, "15 s"):
             sr("sr_create", "0")
+
+
+class Gone(IscsiTest):
+    """A target that goes while it is looked at, and one that does not come back."""
+
+    LUNS = {"extoiscsi": 64 * MIB, "lvmoiscsi": 128 * MIB, "iscsi": 8 * MIB}
+    SECONDS = 60  # of a call that has to do with a target that is gone; the kernel itself would wait for 120
+
+    def setUp(self):
+        super().setUp()
+        self.store = self.target(list(self.LUNS.values()))
+
+    def made(self, kind):
+        """An SR of its own client, detached, on the LUN that is this type's."""
+        sr = Repository(self.lab.unix("xapi"), kind, new_uuid(), self.config(LUNid=str(list(self.LUNS).index(kind))))
+        sr("sr_create", "0")
+        self.addCleanup(self.end, sr)
+        return sr
+
+    def within(self, call, *args, **keys):
+        begun = time.monotonic()
+        try:
+            return call(*args, **keys)
+        finally:
+            self.assertLess(time.monotonic() - begun, self.SECONDS, args)
+
+    def lost(self):
+        """The target goes, and the kernel has noticed."""
+        self.store.enable(False)
+        states = "/sys/class/iscsi_session/*/state"
+        eventually(lambda: all(kit.read(path) != "LOGGED_IN" for path in glob.glob(states)))
+
+    def attached(self, kind):
+        """(SR, disk): attached and active, of a form that has a device of its own where the type knows any."""
+        sr = self.made(kind)
+        sr("sr_attach")
+        disk = sr.disk(4 * MIB, **({} if kind == "iscsi" else {"vdi_sm_config": {"type": "raw"}}))
+        sr("vdi_attach", "true", vdi_uuid=disk)
+        sr("vdi_activate", "true", vdi_uuid=disk)
+        return sr, disk
+
+    def let_go(self, sr, disk):
+        """All that a host has of a disk and its SR is given back; what it cannot have is refused, and nobody waits."""
+        with self.refused(47, "does not answer"):
+            self.within(sr, "sr_scan")
+        self.within(sr, "vdi_deactivate", vdi_uuid=disk)
+        self.within(sr, "vdi_detach", vdi_uuid=disk)
+        self.within(sr, "sr_detach")
+
+    @raises(141)
+    def test_a_target_that_goes_between_login_and_its_luns_leaves_nothing(self):
+        for kind in self.LUNS:
+            with self.subTest(kind):
+                sr = self.made(kind)
+                self.lab.arm("iscsi_logged_in:sleep")
+                with concurrent.futures.ThreadPoolExecutor(1) as one:
+                    attach = one.submit(self.within, sr, "sr_attach")
+                    eventually(lambda: self.lab.acted()[-1:] == ["iscsi_logged_in"], often=0.01)
+                    self.store.enable(False)
+                    with self.refused(141, "went while it was asked for its LUNs"):
+                        attach.result()
+                self.nothing_is_left()
+                self.store.enable()
+                sr("sr_attach")
+                sr("sr_detach")
+
+    def test_a_host_lets_go_of_a_target_that_does_not_come_back(self):
+        held = [self.attached(kind) for kind in self.LUNS]
+        self.lost()
+        with concurrent.futures.ThreadPoolExecutor(len(held)) as all_at_once:
+            for one in [all_at_once.submit(self.let_go, *pair) for pair in held]:
+                one.result()
+        self.nothing_is_left()
+        self.store.enable()
+        for sr, disk in held:
+            sr("sr_attach")
+            sr("vdi_attach", "true", vdi_uuid=disk)
+            sr("vdi_activate", "true", vdi_uuid=disk)
+            sr.released(disk)
+
+    @deep
+    def test_a_wire_that_is_cut_is_as_good_as_gone(self):
+        """Nothing tells the kernel but its own questions, which nobody answers."""
+        wire = kit.Wire()
+        self.addCleanup(wire.close)
+        with wire.peer():
+            self.store.listen(f"{wire.far}:3260")
+        self.config = lambda **more: {"target": wire.far, "targetIQN": IQN, **more}
+        held = [self.attached(kind) for kind in self.LUNS]
+        for sr, disk in held:
+            sr.released(disk)
+        wire.cut()
+        for sr, _ in held:
+            self.within(sr, "sr_detach")
+        self.nothing_is_left()
+        wire.cut(False)
+        for sr, _ in held:
+            sr("sr_attach")
+            sr("sr_detach")
+
+    @deep
+    def test_a_daemon_that_is_started_again_lets_go_too(self):
+        held = [self.attached(kind) for kind in self.LUNS]
+        self.lab.kill9()
+        self.lost()
+        self.lab.start()
+        for sr, disk in held:
+            for call, keys in (("vdi_deactivate", {"vdi_uuid": disk}), ("vdi_detach", {"vdi_uuid": disk}), ("sr_detach", {})):
+                self.within(sr, call, **keys)
+        self.nothing_is_left()
+        self.store.enable()
+        for sr, disk in held:
+            sr("sr_attach")
+            self.assertIn(disk, sr.contents())
 
 
 class Nfs(FaultsTest):
