@@ -78,6 +78,9 @@ struct sr {
     /* Said by the transport's create when it failed before its first change: there is nothing to settle, which could
        be asked of a server that may never have existed. */
     bool untouched;
+    /* Said by the transport's connect when it failed for want of a password that only a call can bring: what is there
+       cannot be told, and is not settled until then. */
+    bool keyless;
     struct place place;
     void *state; /* the layout's, made by its attach slot, freed by its detach slot */
     /* Why nothing may be done here until it is attached again; NULL while all is well. malloc'd, freed by guard.c. */

@@ -764,12 +764,16 @@ static bool still_marked(const struct sr *sr)
 }
 
 /* Both halves of an sr_create or sr_delete: the transport's follows when the layout's came to the given end. A place
-   that cannot be connected is left to the transport, which refuses to destroy one that still is marked. */
+   that cannot be connected is left to the transport, which refuses to destroy one that still is marked; one that wants
+   a password waits for it. */
 static int settle_place(struct sr *sr, const struct plan *plan, enum settled end, enum settled *how, struct fault *f)
 {
     struct fault ignored;
     enum settled layout = end;
+    sr->keyless = false;
     bool was_connected = sr->connected, there = was_connected || connect_place(sr, f) == 0;
+    if (!there && sr->keyless)
+        return -1;
     int r = there ? settle_layout(sr, plan, &layout, f) : 0;
     if (!there)
         backend_sr_release(sr);
@@ -786,7 +790,7 @@ static int settle_place(struct sr *sr, const struct plan *plan, enum settled end
 /* Attaching changes nothing but this process and the kernel: it is what it is. */
 static int settle_attachment(struct sr *sr, bool wanted, enum settled *how, struct fault *f)
 {
-    if (!sr->connected && sr->type->transport->disconnect(sr, f) < 0)
+    if (!sr->connected && (give_up(sr, f) < 0 || sr->type->transport->disconnect(sr, f) < 0))
         return -1;
     *how = sr->connected == wanted ? SETTLED_DONE : SETTLED_UNDONE;
     return 0;

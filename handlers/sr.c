@@ -53,10 +53,25 @@ static void lend(struct call *c)
     c->sr->scratch = c->arena;
 }
 
+/* An SR that could not be brought to its end is tried again: the call may have brought what was missing. It may be gone
+   afterwards. */
+static int retry(struct dispatch *d, struct call *c, struct fault *f)
+{
+    if (!c->sr || !registry_is_stuck(d->registry, &c->keys.sr))
+        return 0;
+    lend(c);
+    if (recover_sr(d, c->sr, HOLD_BRIEFLY, f) < 0)
+        return -1;
+    c->sr = registry_find(d->registry, &c->keys.sr);
+    return 0;
+}
+
 /* sr_create */
 
 static int sr_create_look(struct dispatch *d, struct call *c, struct fault *f)
 {
+    if (retry(d, c, f) < 0)
+        return -1;
     if (c->sr)
         return fault_set(f, FAULT_SRExists, "SR %s exists already, as a %s SR", c->keys.sr.text, c->sr->type->name);
     const struct sr_type *type = c->keys.type ? sr_type_find(c->keys.type) : NULL;
@@ -169,7 +184,8 @@ static int refuse_if_held(struct txn *t, struct call *c, struct fault *f)
 
 static int sr_delete_look(struct dispatch *d, struct call *c, struct fault *f)
 {
-    (void) d, (void) f;
+    if (retry(d, c, f) < 0)
+        return -1;
     if (c->sr)
         lend(c);
     return 0;
@@ -279,15 +295,11 @@ int sr_introduce(struct dispatch *d, struct call *c, struct fault *f)
 
 static int sr_attach_look(struct dispatch *d, struct call *c, struct fault *f)
 {
-    if (c->sr)
-        lend(c);
-    if (c->sr && registry_is_stuck(d->registry, &c->keys.sr)) {
-        if (recover_sr(d, c->sr, HOLD_BRIEFLY, f) < 0)
-            return -1;
-        c->sr = registry_find(d->registry, &c->keys.sr);
-    }
+    if (retry(d, c, f) < 0)
+        return -1;
     if (!c->sr)
         return sr_introduce(d, c, f);
+    lend(c);
     if (sr_take_config(d, c, f) < 0)
         return -1;
     return 0;

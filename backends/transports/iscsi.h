@@ -27,6 +27,7 @@ struct iscsi_want {
     size_t lun_count, id_count;
     enum fault_code lun_missing; /* what a layout that needs a LUN says without one; FAULT_NONE: all LUNs are wanted */
     bool fresh;                  /* the sessions were made by iscsi_connect */
+    bool keyless;                /* it made none, as no call has brought the password */
     struct arena *arena;
 };
 

@@ -195,6 +195,7 @@ int iscsi_open(struct sr *sr, bool *fresh, struct fault *f)
         return 0;
     }
     *f = why;
+    sr->keyless = w.keyless && !iscsi_takes_all(sr->type->layout); /* on those of the others nothing is ever made */
     lend_document(sr, f);
     place_free_devices(&sr->place);
     remove_links(sr, a);

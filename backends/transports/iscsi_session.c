@@ -236,7 +236,8 @@ static int begin(struct iscsi_want *w, struct fault *f)
 {
     struct iscsi_offer *offers = NULL;
     size_t count = 0;
-    if (w->who.user && !secret_reveal(w->who.password))
+    w->keyless = w->who.user && !secret_reveal(w->who.password);
+    if (w->keyless)
         return fault_set(
             f, FAULT_SRUnavailable,
             "there is no session with target %.200s, and its password is not kept: sr_attach must bring it",

@@ -338,19 +338,21 @@ class Gone(IscsiTest):
             sr("sr_detach")
 
     @deep
-    def test_a_daemon_that_is_started_again_lets_go_too(self):
+    def test_a_daemon_that_is_started_again_while_it_is_gone_says_so_and_goes_on_when_it_is_back(self):
         held = [self.attached(kind) for kind in self.LUNS]
         self.lab.kill9()
         self.lost()
         self.lab.start()
         for sr, disk in held:
-            for call, keys in (("vdi_deactivate", {"vdi_uuid": disk}), ("vdi_detach", {"vdi_uuid": disk}), ("sr_detach", {})):
-                self.within(sr, call, **keys)
-        self.nothing_is_left()
+            for call, keys in (("sr_scan", {}), ("vdi_detach", {"vdi_uuid": disk}), ("sr_detach", {})):
+                with self.refused(47):
+                    self.within(sr, call, **keys)
         self.store.enable()
         for sr, disk in held:
             sr("sr_attach")
-            self.assertIn(disk, sr.contents())
+            sr.released(disk)
+            sr("sr_detach")
+        self.nothing_is_left()
 
 
 class Nfs(FaultsTest):
