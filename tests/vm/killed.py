@@ -5,7 +5,9 @@ import http.client
 import os
 import sys
 
-sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "e2e"))
+HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path[:0] = [HERE, os.path.join(HERE, "..", "e2e")]
+import kit  # noqa: E402
 from lab import Fault  # noqa: E402
 
 BROKEN = (OSError, http.client.HTTPException)
@@ -86,3 +88,27 @@ def everywhere(test, lab, new, gone):
                 if not trial(test, lab, new, gone, method, f"*:{action}:{n}"):
                     break
             test.assertLess(n, LIMIT - 1, "it passes points without end")
+
+
+def unplugged(test, lab, new, gone, method, point):
+    """Killed there, and the host comes back as after a power cut: without a session, and without the password, which only
+    calls bring. What the call left on the medium is not taken for nothing, and a repeat of the call ends it."""
+    sr = new()
+    test.addCleanup(test.end, sr)
+    for earlier in BEFORE[method]:
+        call(sr, earlier)
+    test.assertEqual(once(lab, sr, method, f"{point}:kill"), point)
+    kit.sh("iscsiadm", "-m", "session", "-u")
+    lab.start()
+    bare = {key: value for key, value in sr.config.items() if key != "chappassword"}
+    for _ in range(2):
+        with test.refused(47, "its password is not kept"):
+            sr("sr_attach", device_config=bare)
+        test.clean()
+    call(sr, method)
+    if method == "sr_create":
+        call(sr, "sr_attach")
+        call(sr, "sr_detach")
+        call(sr, "sr_delete")
+    test.clean()
+    gone(sr)

@@ -176,6 +176,13 @@ class Crashes(ExtOverIscsi):
             self.assertEqual(killed.trial(self, self.lab, self.new, self.gone, method, f"{point}:{action}:1"), point)
 
     @deep
+    def test_a_power_cut_while_it_is_made_leaves_nothing_once_the_password_is_there(self):
+        self.store = self.target([LUN], chap=CHAP)
+        for method, point in (("sr_create", "volume_group_made"), ("sr_delete", "volume_group_removed")):
+            with self.subTest(method):
+                killed.unplugged(self, self.lab, self.new, self.gone, method, point)
+
+    @deep
     def test_killed_or_failed_at_each_point_nothing_is_left(self):
         self.store = self.target([LUN], chap=CHAP)
         killed.everywhere(self, self.lab, self.new, self.gone)

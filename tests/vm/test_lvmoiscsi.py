@@ -217,6 +217,8 @@ class Programs(LvmOverIscsi):
 
 
 class Crashes(LvmOverIscsi):
+    PLUGS = (("sr_create", "sr_create_marked"), ("sr_delete", "sr_delete_unmarked"))
+
     def new(self):
         return self.sr(made=False, **SECRET)
 
@@ -224,6 +226,12 @@ class Crashes(LvmOverIscsi):
         self.store = self.target([LUN], chap=CHAP)
         trial = killed.trial(self, self.lab, self.new, self.gone, "sr_create", "sr_create_made:kill:1")
         self.assertEqual(trial, "sr_create_made")
+
+    def test_a_power_cut_while_it_is_made_leaves_nothing_once_the_password_is_there(self):
+        self.store = self.target([LUN], chap=CHAP)
+        for method, point in self.PLUGS:
+            with self.subTest(method):
+                killed.unplugged(self, self.lab, self.new, self.gone, method, point)
 
     @deep
     def test_killed_or_failed_at_each_point_nothing_is_left(self):
