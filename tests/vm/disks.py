@@ -5,7 +5,6 @@ import contextlib
 import glob
 import os
 import re
-import shutil
 import struct
 import subprocess
 import tempfile
@@ -17,10 +16,10 @@ from kit import MIB, sh
 from lab import program, type_row
 
 
-def plainly(path, load):
+def plainly(path, size):
     """A copy as 7zz likes it: it takes the hidden mark for damage, and wants no more entries than the disk has blocks."""
     vhd.marked(path, 0)
-    blocks = -(-load(path).size // vhd.BLOCK)
+    blocks = -(-size // vhd.BLOCK)
     with open(path, "r+b") as image:
         image.seek(512)
         head = bytearray(image.read(1024))
@@ -41,9 +40,11 @@ def write_at(path, pieces):
 
 
 class Disks:
-    """Of a type. FORMATS: what vdi_create may be asked for. Image reads a VHD of the type's."""
+    """Of a type. FORMATS: what vdi_create may be asked for; FORKED: those of which others can be made. Image reads a VHD of
+    the type's."""
 
     FORMATS = ("vhd", "raw")
+    FORKED = ("vhd",)
     SIZE = 4 * MIB
     Image = vhd.Image
 
@@ -74,20 +75,24 @@ class Disks:
     def read(self, sr, vdi):
         """The disk's bytes, as vhd.py has them, and as 7zz where all of the chain are VHDs of one size."""
         with self.copied(sr, vdi) as (directory, names):
-            disk, paths = None, [os.path.join(directory, name) for name in names]
-            for path in reversed(paths):
+            disk, sizes = None, set()
+            for name in reversed(names):
+                path = os.path.join(directory, name)
                 if self.is_raw(path):
                     with open(path, "rb") as raw:
                         disk = raw.read()
+                    sizes.add(None)
                 else:
-                    disk = bytes(self.Image(path).laid_on(disk))
-            if not any(map(self.is_raw, paths)) and len({self.Image(path).size for path in paths}) == 1:
+                    image = self.Image(path)
+                    disk = bytes(image.laid_on(disk))
+                    sizes.add(image.size)
+            if sizes == {len(disk)}:
                 self.by_7zz(directory, names, disk)
         return disk
 
     def by_7zz(self, directory, names, disk):
         for name in names:
-            plainly(os.path.join(directory, name), self.Image)
+            plainly(os.path.join(directory, name), len(disk))
         run = subprocess.run(["7zz", "x", "-so", "-tVHD", names[0]], cwd=directory, capture_output=True, check=False,
                              timeout=120)
         self.test.assertEqual(run.returncode, 0, run.stderr)
@@ -189,6 +194,18 @@ def volumes(sr):
     return found
 
 
+def segments(sr):
+    """name: [(device, its bytes from, how many)], in the order of a volume's bytes, by plain lvm2."""
+    found = {}
+    for line in sh("pvs", "--segments", "--noheadings", "--units", "b", "--nosuffix", "--separator", ";", "-O", "seg_start_pe",
+                   "-S", f"vg_name={group(sr)} && lv_name!=''", "-o",
+                   "lv_name,pv_name,pe_start,vg_extent_size,pvseg_start,pvseg_size").splitlines():
+        name, device, *numbers = line.strip().split(";")
+        start, extent, at, count = map(int, numbers)
+        found.setdefault(name, []).append((device, start + at * extent, count * extent))
+    return found
+
+
 def active(sr):
     """Volumes of the SR that the kernel has now."""
     mapped = group(sr).replace("-", "--") + "-"
@@ -197,6 +214,7 @@ def active(sr):
 
 
 class LvmDisks(Disks):
+    FORKED = ("vhd", "raw")
     Image = Volume
 
     def raw_path(self, sr, vdi):
@@ -217,20 +235,14 @@ class LvmDisks(Disks):
 
     @contextlib.contextmanager
     def copied(self, sr, vdi):
-        """A directory with copies of the disk's volumes, by plain lvm2 and dd; their names."""
-        names, here = self.chain(sr, vdi), active(sr)
-        directory = tempfile.mkdtemp()
-        asleep = [f"{group(sr)}/{name}" for name in names if name not in here]
-        if asleep:
-            sh("lvchange", "-ay", "-K", *asleep)
-        try:
+        """A directory with copies of the disk's volumes, by plain lvm2 and dd from their devices; their names."""
+        names, found = self.chain(sr, vdi), segments(sr)
+        with tempfile.TemporaryDirectory() as directory:
             for name in names:
-                sh("dd", f"if=/dev/{group(sr)}/{name}", f"of={directory}/{name}", "bs=1M", "conv=sparse", "iflag=direct")
+                for device, at, length in found[name]:
+                    sh("dd", f"if={device}", f"of={directory}/{name}", "bs=1M", "iflag=direct,skip_bytes,count_bytes",
+                       f"skip={at}", f"count={length}", "oflag=append", "conv=notrunc")
             yield directory, names
-        finally:
-            if asleep:
-                sh("lvchange", "-an", *asleep)
-            shutil.rmtree(directory)
 
     def carry(self, sr, vdi, other, new):
         """The volume, copied into another SR under another name by plain programs."""
@@ -264,18 +276,20 @@ class LunDisks(Disks):
         return {vdi: row for vdi, row in rows.items() if row["managed"]}
 
     @staticmethod
-    def device(sr, vdi):
-        return f"/dev/disk/by-id/scsi-{sr.contents()[vdi]['sm_config']['SCSIid']}"
+    def device(row):
+        """By what the kernel knows of its LUNs: where calls go on beside this one, udev's names come late."""
+        name = "naa." + row["sm_config"]["SCSIid"][1:]
+        found = [path.split("/")[3] for path in glob.glob("/sys/block/sd*/device/wwid") if kit.read(path) == name]
+        assert len(found) == 1, (name, found)
+        return "/dev/" + found[0]
 
     def write(self, sr, vdi, pieces):
-        kit.settle()
-        write_at(self.device(sr, vdi), pieces)
+        write_at(self.device(sr.contents()[vdi]), pieces)
 
     def read(self, sr, vdi):
         """As the host has it, past its cache, and as the target keeps it."""
         row = sr.contents()[vdi]
-        sh("udevadm", "settle")
-        device = os.path.realpath(self.device(sr, vdi))
+        device = self.device(row)
         sh("blockdev", "--flushbufs", device)
         with open(device, "rb") as disk:
             data = disk.read()
