@@ -34,10 +34,11 @@ def noise(seed):
 
 
 class Content:
-    """What a disk holds: size, and [offset, what] of all that was written: the seed of noise, or a text."""
+    """What a disk holds: size, and [offset, what] of all that was written: the seed of noise, or a text. form: of its image,
+    as its row has it; forks: at most so many are between it and a disk that was created."""
 
-    def __init__(self, size, pieces=(), read_only=False, forks=0):
-        self.size, self.pieces, self.read_only, self.forks = size, list(pieces), read_only, forks
+    def __init__(self, size, form, pieces=(), read_only=False, forks=0):
+        self.size, self.form, self.pieces, self.read_only, self.forks = size, form, list(pieces), read_only, forks
 
     def but(self, **changes):
         return Content(**{**vars(self), **changes})
@@ -49,11 +50,12 @@ class Content:
             disk[offset:offset + len(data)] = data
         return bytes(disk)
 
-    def torn(self, data):
-        """Whether this is so but for the last piece, of which any sectors may be missing."""
-        if len(data) != self.size:
+    def torn(self, before, data):
+        """Whether this was written after before, and data is so but for the last piece, of which any sectors may be
+        missing."""
+        if self.pieces[:-1] != before.pieces or len(data) != self.size:
             return False
-        old, new = self.but(pieces=self.pieces[:-1]).bytes(), self.bytes()
+        old, new = before.bytes(), self.bytes()
         return all(data[at:at + 512] in (old[at:at + 512], new[at:at + 512]) for at in range(0, self.size, 512))
 
 
@@ -73,7 +75,8 @@ class Life:
     def begin(self):
         self.sr.made()
         if self.sr.layout == "iso":
-            self.held = {vdi: Content(4 * MIB, [[0, row["location"]]], True) for vdi, row in self.sr.contents().items()}
+            self.held = {vdi: Content(int(row["size"]), row["format"], [[0, row["location"]]], True)
+                         for vdi, row in self.sr.contents().items()}
 
     @contextlib.contextmanager
     def doubt(self, pending):
@@ -99,18 +102,18 @@ class Life:
 
     def create(self, form=None):
         form = form or self.chance.choice(self.disks.FORMATS)
-        vdi, content = new_uuid(), Content(self.disks.SIZE)
+        vdi, content = new_uuid(), Content(self.disks.SIZE, form)
         with self.doubt({vdi: [None, content]}):
             self.disks.create(self.sr, vdi, form)
             return self.made(vdi, content)
 
     def fork(self, vdi, method):
         content = self.held[vdi]
-        made = content.but(read_only=method == "vdi_snapshot", forks=content.forks + 1)
+        made = content.but(form="vhd", read_only=method == "vdi_snapshot", forks=content.forks + 1)
         self.touched.add(vdi)
         with self.doubt({"": [None, made]}):
             other = self.sr(method, vdi_uuid=vdi, driver_params={})["uuid"]
-            content.forks += 1
+            self.held[vdi] = made.but(read_only=content.read_only)
             return self.made(other, made)
 
     def resize(self, vdi):
@@ -143,11 +146,15 @@ class Life:
             self.disks.write(self.sr, vdi, [(offset, noise(new.pieces[-1][1]))])
             self.held[vdi] = new
 
-    def reset(self, vdi):
-        """Forked, so that it holds nothing of its own, written, and reset."""
+    def written_over(self, vdi):
+        """Forked, so that it holds nothing of its own, and written; what a reset makes of it."""
         self.delete(self.fork(vdi, "vdi_clone"))
         before = self.held[vdi]
         self.use(vdi)
+        return before
+
+    def reset(self, vdi, before=None):
+        before = before or self.written_over(vdi)
         with self.doubt({vdi: [self.held[vdi], before]}):
             self.sr("vdi_epoch_begin", vdi_uuid=vdi, vdi_on_boot="reset")
             self.held[vdi] = before
@@ -166,13 +173,27 @@ class Life:
         """(act, its arguments) of what makes sense now."""
         found = [(self.create, ())] if len(self.disks_of_ours()) < MOST else []
         for vdi in self.disks_of_ours():
-            content = self.held[vdi]
             found += [(self.use, (vdi,)), (self.delete, (vdi,))]
-            if "VDI_RESIZE" in self.disks.offers and not content.read_only and content.size < LARGEST:
-                found.append((self.resize, (vdi,)))
-            if "VDI_CLONE" in self.disks.offers and len(self.held) < MOST and content.forks < LONGEST:
-                found += [(self.fork, (vdi, method)) for method in ("vdi_clone", "vdi_snapshot")[:1 if content.read_only else 2]]
+            found += [(self.resize, (vdi,))] if self.grows(vdi) else []
+            found += self.forks(vdi) if self.forked(vdi) and len(self.held) < MOST else []
         return found
+
+    def forks(self, vdi):
+        found = [(self.fork, (vdi, "vdi_clone"))]
+        if not self.held[vdi].read_only:
+            found.append((self.fork, (vdi, "vdi_snapshot")))
+            found += [(self.reset, (vdi,))] if "vdi_reset" in self.disks.offers else []
+        return found
+
+    def grows(self, vdi):
+        """Whether it can, once more."""
+        content = self.held[vdi]
+        return "vdi_resize" in self.disks.offers and not content.read_only and content.size < LARGEST
+
+    def forked(self, vdi):
+        """Whether it can be, once more."""
+        content = self.held[vdi]
+        return "vdi_clone" in self.disks.offers and content.form in self.disks.FORKED and content.forks < LONGEST
 
     def disks_of_ours(self):
         """Those that were made, not found."""
@@ -219,11 +240,10 @@ class Life:
         self.test.assertEqual(int(row["size"]), len(data), f"{vdi} reads in another length than its row has")
         for content in filter(None, choices):
             if data == content.bytes() and row["read_only"] == content.read_only:
-                return content
-        for content in filter(None, choices):
-            if len(choices) == 2 and all(choices) and content.pieces and content.torn(data):
-                self.write_again(vdi, content)
-                return content
+                return content.but(form=row["format"] or content.form)
+        if len(choices) == 2 and all(choices) and choices[1].torn(choices[0], data):
+            self.write_again(vdi, choices[1])
+            return choices[1]
         return self.test.fail(f"{vdi} holds none of what it may: {row}, {[vars(one) for one in choices if one]}")
 
     def write_again(self, vdi, content):
@@ -257,7 +277,7 @@ class LunLife(Life):
 
     def begin(self):
         super().begin()
-        self.luns = {vdi: Content(int(row["size"])) for vdi, row in self.sr.contents().items()}
+        self.luns = {vdi: Content(int(row["size"]), self.disks.FORMATS[0]) for vdi, row in self.sr.contents().items()}
 
     def tell(self):
         self.luns.update(self.held)
@@ -271,8 +291,9 @@ class LunLife(Life):
             vdi = self.disks.create(self.sr, None, form)
             return self.made(vdi, self.luns[vdi])
 
-    def choices(self):
-        return [(act, words) for act, words in super().choices() if act != self.resize]
+    def grows(self, vdi):
+        """Only when its target makes it larger."""
+        return False
 
 
 def of(test, sr, chance, told=None):

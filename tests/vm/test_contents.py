@@ -10,7 +10,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."
 import kit  # noqa: E402
 import life  # noqa: E402
 from kit import MIB, sh  # noqa: E402
-from lab import KINDS, Lab, deep, new_uuid, type_row  # noqa: E402
+from lab import KINDS, Fault, Lab, deep, new_uuid, type_row  # noqa: E402
 
 BLOCK = 2 * MIB  # of a VHD
 
@@ -57,19 +57,27 @@ class Contents(unittest.TestCase):
             vdi = one.create(form)
             last = one.held[vdi].size - life.PIECE
             one.use(vdi, 0, BLOCK - 512, last)
-            if "VDI_CLONE" in one.disks.offers:
-                one.fork(vdi, "vdi_snapshot")
-                one.use(vdi, 512, BLOCK)
-                clone = one.fork(vdi, "vdi_clone")
-                one.use(clone, BLOCK - life.PIECE)
-                one.use(vdi, BLOCK - 1024)
-            if one.sr.layout in ("file", "lvm"):
+            if one.forked(vdi):
+                self.forked(one, vdi)
+            elif "vdi_clone" in one.disks.offers:
+                with self.assertRaises(Fault) as refused:
+                    one.fork(vdi, "vdi_snapshot")
+                self.assertEqual(refused.exception.code, 38)
+                one.pending = {}
+            if one.grows(vdi):
                 one.resize(vdi)
                 one.use(vdi, last + 4096, one.held[vdi].size - life.PIECE)
-            one.settle(everything=form == one.disks.FORMATS[-1])
+
+    @staticmethod
+    def forked(one, vdi):
+        one.fork(vdi, "vdi_snapshot")
+        one.use(vdi, 512, BLOCK)
+        one.use(one.fork(vdi, "vdi_clone"), BLOCK - life.PIECE)
+        one.use(vdi, BLOCK - 1024)
+        one.reset(vdi)
 
     def read_again(self, one):
-        """By another attach of a daemon that was started again."""
+        """All of it, by another attach of a daemon that was started again."""
         one.reattach()
         one.settle(everything=True)
 

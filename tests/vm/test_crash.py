@@ -3,6 +3,7 @@
 once. What was acknowledged is there with its bytes, smapid's own check finds nothing, and once the SRs are detached nothing
 of them is left on the host. SMAPI_SEED chooses what the quick form does, which is another part every day; the deep form
 kills at each point that a call passes."""
+import functools
 import glob
 import os
 import random
@@ -11,7 +12,9 @@ import threading
 import time
 import unittest
 
-sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "e2e"))
+HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path[:0] = [os.path.join(HERE, "..", "e2e"), os.path.join(HERE, "..")]
+import figures  # noqa: E402
 import kit  # noqa: E402
 import killed  # noqa: E402
 import life  # noqa: E402
@@ -20,10 +23,12 @@ from life import DEEP, SEED  # noqa: E402
 from lab import KINDS, Lab, deep, fsck, rounds  # noqa: E402
 
 LIMIT = 60    # more points than any of these acts passes
+MOST_POINTS = 9  # that an act passes, mostly
 SAMPLES = 1   # acts of each type that the quick form kills
 LOADED = 2.0  # seconds at most until a kill, once each type has had an answer
 TOGETHER = len(KINDS) if DEEP else 3  # types under load at once
 passed = {kind: set() for kind in KINDS}
+counted = {}
 
 
 class Crash(unittest.TestCase):
@@ -33,14 +38,21 @@ class Crash(unittest.TestCase):
     def setUpClass(cls):
         print(f"seed {SEED}", flush=True)
         kit.initiator()
+        cls.lab = Lab()
+        cls.lab.START_SECONDS = 120
+        cls.addClassCleanup(cls.lab.end)
 
     def setUp(self):
-        self.lab = Lab()
-        self.lab.START_SECONDS = 120
-        self.addCleanup(self.lab.end)
-        self.lab.start()
+        self.again()
         self.chance = random.Random(f"{SEED} {self.id()}")
         self.hold()
+
+    def again(self):
+        """The daemon runs, and at no point it dies."""
+        self.lab.disarm()
+        if not self.lab.alive():
+            self.lab.end()
+            self.lab.start()
 
     def hold(self):
         """What is held now, also of tests before that failed, is not ours."""
@@ -66,10 +78,7 @@ class Crash(unittest.TestCase):
                 try:
                     do(kind)
                 finally:
-                    self.lab.disarm()
-                    if not self.lab.alive():
-                        self.lab.end()
-                        self.lab.start()
+                    self.again()
                     print(f"{kind}: {' '.join(sorted(passed[kind]))}", flush=True)
 
     def killed_by(self, act, spec):
@@ -100,60 +109,81 @@ class Crash(unittest.TestCase):
             for one in lives:
                 one.sr("sr_attach")
 
-    def at(self, one, name, act, n):
+    def at(self, one, name, prepare, act, n):
         """act, killed at the n-th point it passes, and judged; whether it passes so many."""
-        point = self.killed_by(act, f"*:kill:{n}")
+        for vdi in one.disks_of_ours()[life.MOST:]:
+            one.delete(vdi)
+        words = prepare()
+        point = self.killed_by(lambda: act(*words), f"*:kill:{n}")
         if point:
             passed[one.sr.kind].add(point)
             self.lab.start()
-            with self.subTest(type=one.sr.kind, act=name, n=n, point=point):
-                self.judge(one)
+            self.trial("points", lambda: self.judge(one), type=one.sr.kind, act=name, n=n, point=point)
         return bool(point)
+
+    def trial(self, part, judge, **keys):
+        """One of those that the part of the figures counts."""
+        count = counted.setdefault(part, {"kills": 0, "wrong": 0})
+        count["kills"] += 1
+        count["wrong"] += 1
+        with self.subTest(**keys):
+            judge()
+            count["wrong"] -= 1
+
+    def told(self, part, text, **values):
+        if figures.DEEP:
+            figures.save("vm_crash", part, text, {**counted[part], "types": " ".join(KINDS), **values})
 
     # Calls about disks.
 
     def acts(self, one):
-        """Of a type, each a function to be called again and again."""
-        first = self.ready(one)
-        acts = [(f"create {form}", lambda form=form: one.create(form)) for form in one.disks.FORMATS]
-        acts += [("use", lambda: one.use(first())), ("delete", lambda: one.delete(first())), ("reattach", one.reattach),
-                 ("scan", one.scan)]
-        if "VDI_RESIZE" in one.disks.offers and one.sr.layout != "lun":
-            acts += [("resize", lambda: one.resize(first()))]
-        if "VDI_CLONE" in one.disks.offers:
-            acts += [(method, lambda method=method: one.fork(first(), method)) for method in ("vdi_snapshot", "vdi_clone")]
-        if "VDI_RESET_ON_BOOT/2" in one.disks.offers:
-            acts += [("reset", lambda: one.reset(first()))]
+        """Of a type, (name, what makes ready for it and gives its arguments, act), to be done again and again."""
+        acts = [("reattach", tuple, one.reattach), ("scan", tuple, one.scan)]
+        for form in one.disks.FORMATS:
+            def ready(fit=lambda vdi: True, form=form):
+                return self.ready(one, form, fit),
+
+            acts += [(f"create {form}", tuple, functools.partial(one.create, form)), (f"use {form}", ready, one.use),
+                     (f"delete {form}", ready, one.delete)]
+            if "vdi_resize" in one.disks.offers and one.sr.layout != "lun":
+                acts += [(f"resize {form}", functools.partial(ready, one.grows), one.resize)]
+            if "vdi_clone" in one.disks.offers and form in one.disks.FORKED:
+                acts += self.forks(one, form, functools.partial(ready, one.forked))
         return acts
 
-    def ready(self, one):
-        """A function: a disk that may be written, resized and forked, with contents; of other disks few are left."""
-        def first():
-            for vdi in one.disks_of_ours()[life.MOST:]:
-                one.delete(vdi)
-            for vdi in one.disks_of_ours():
-                content = one.held[vdi]
-                if not content.read_only and content.forks < life.LONGEST and content.size < life.LARGEST:
-                    return vdi
-            vdi = one.create()
-            one.use(vdi)
-            return vdi
-        return first
+    @staticmethod
+    def forks(one, form, ready):
+        def written():
+            return [(vdi, one.written_over(vdi)) for vdi in ready()][0]
+
+        acts = [(f"{method} {form}", ready, functools.partial(one.fork, method=method))
+                for method in ("vdi_snapshot", "vdi_clone")]
+        return acts + ([(f"reset {form}", written, one.reset)] if "vdi_reset" in one.disks.offers else [])
+
+    @staticmethod
+    def ready(one, form, fit):
+        """A disk of this form with contents, that may be written and fits."""
+        for vdi in one.disks_of_ours():
+            if one.held[vdi].form == form and not one.held[vdi].read_only and fit(vdi):
+                return vdi
+        vdi = one.create(form)
+        one.use(vdi)
+        return vdi
 
     def some_points(self, kind):
         one = self.of(kind)
-        for name, act in self.chance.sample(self.acts(one), SAMPLES):
-            n = self.chance.randint(1, 12)
-            while n and not self.at(one, name, act, n):
+        for act in self.chance.sample(self.acts(one), SAMPLES):
+            n = self.chance.randint(1, MOST_POINTS)
+            while n and not self.at(one, *act, n):
                 n //= 2
         one.end()
         self.clean()
 
     def every_point(self, kind):
         one = self.of(kind)
-        for name, act in self.acts(one):
+        for act in self.acts(one):
             n = 1
-            while self.at(one, name, act, n):
+            while self.at(one, *act, n):
                 n += 1
                 self.assertLess(n, LIMIT, "it passes points without end")
         one.end()
@@ -165,6 +195,8 @@ class Crash(unittest.TestCase):
     @deep
     def test_killed_at_every_point_all_is_whole(self):
         self.each(self.every_point)
+        self.told("points", "{kills} kills at {points} points in calls about disks, {types}; after {wrong} something was wrong",
+                  points=len(set().union(*passed.values())))
 
     # Calls about SRs.
 
@@ -181,7 +213,7 @@ class Crash(unittest.TestCase):
         return point
 
     def some_points_of_sr(self, kind):
-        method, n = self.chance.choice(sorted(killed.BEFORE)), self.chance.randint(1, 8)
+        method, n = self.chance.choice(sorted(killed.BEFORE)), self.chance.randint(1, MOST_POINTS)
         while n and not self.of_sr(kind, method, f"*:kill:{n}"):
             n //= 2
 
@@ -236,10 +268,11 @@ class Crash(unittest.TestCase):
         for number in range(kills):
             self.loaded(lives)
             self.lab.start()
-            with self.subTest(kill=number):
-                self.judge(*lives, left=number == kills - 1 or DEEP)
+            self.trial("kills", lambda: self.judge(*lives, left=number == kills - 1 or DEEP), kill=number)
         calls = {one.sr.kind: one.calls for one in lives}
         print(f"{kills} kills, calls acknowledged: {calls}", flush=True)
+        self.told("kills", "{kills} kills under calls to SRs of {types}, {calls} of them acknowledged; after {wrong} of the "
+                  "kills something was wrong", calls=sum(calls.values()))
         for one in lives:
             with self.subTest(type=one.sr.kind):
                 one.end()
