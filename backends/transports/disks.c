@@ -115,14 +115,20 @@ static int disks_probe(const struct layout *layout, const struct pairs *config, 
     const struct look look = {.arena = a};
     struct place place = {.dir = -1};
     struct found_list found = {0};
-    struct uuid uuid;
+    struct found_sr sr = {.path = arena_text(a, list ? list : "")};
     if (!list)
         return 0;
     place.devices = paths_of(list, a, &place.device_count);
     if (check_devices(place.devices, place.device_count, &look, f) < 0)
         return -1;
-    if (place.device_count && layout->recognise(&place, &uuid))
-        found_add(a, &found, (struct found_sr){.uuid = uuid, .path = arena_text(a, list)});
+    for (size_t i = 0; i < place.device_count; i++) {
+        struct device d;
+        if (device_look(place.devices[i], a, &d, f) < 0)
+            return -1;
+        sr.size += d.size;
+    }
+    if (place.device_count && layout->recognise(&place, &sr.uuid))
+        found_add(a, &found, sr);
     *out = found;
     return 0;
 }

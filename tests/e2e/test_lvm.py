@@ -64,11 +64,14 @@ class Loop:
         sh("losetup", "-d", self.path)
         self.file.close()
 
-    def segments(self):
-        """Rows of lvm2 itself about what lies where."""
+    def lvm(self, command, *more):
+        """What a command of lvm2 itself says that sees this device alone."""
         words = [] if os.path.exists("/dev/mapper/control") else ["--driverloaded", "n"]
-        text = sh("pvs", "--devices", self.path, *words, "--segments", "--reportformat", "json", "--units", "b",
-                  "--nosuffix", "-o", FIELDS)
+        return sh(command, "--devices", self.path, *words, *more)
+
+    def segments(self):
+        """Rows about what lies where."""
+        text = self.lvm("pvs", "--segments", "--reportformat", "json", "--units", "b", "--nosuffix", "-o", FIELDS)
         return [row for row in json.loads(text)["report"][0]["pvseg"] if row["lv_name"]]
 
     def volumes(self):
@@ -224,6 +227,19 @@ class Lvm(LabTest):
         other = self.image()  # takes the place of the deleted one
         self.assertEqual(self.loop.content("MGT")[:len(sectors[0])], sectors[0].encode())
         self.assertIn(other.encode(), self.loop.content("MGT"))
+
+    def test_a_group_without_its_metadata_volume_is_found_and_gets_a_new_one(self):
+        self.sr.made()
+        vdi = self.image()
+        self.sr("sr_detach")
+        self.loop.lvm("lvremove", "-y", f"VG_XenStorage-{self.sr.uuid}/MGT")
+        found = self.sr.client.call("sr_probe", path="/sm/lvm", args=[], device_config={"device": self.loop.path})
+        self.assertIn(f"<UUID>{self.sr.uuid}</UUID>\n\t\t<Devlist>{self.loop.path}</Devlist>\n\t\t<size>{8192 * MIB}<", found)
+        self.assertNotIn("MGT", self.loop.volumes())
+        self.sr("sr_attach")
+        self.consistent()
+        self.sr("vdi_update", vdi_uuid=vdi, name_label="anew")
+        self.assertIn(b"<name_label>anew<", self.loop.content("MGT"))
 
     def confined(self, found, *devices):
         """Every command of lvm2 sees these devices and no other, and takes no lock but its group's."""
