@@ -104,8 +104,7 @@ static struct words begin_change(const struct lvm_scope *s, const char *command,
 /* What lvm says besides what went wrong. */
 static bool is_chatter(const char *line)
 {
-    return strncmp(line, "File descriptor ", 16) == 0 || strncmp(line, "WARNING: ", 9) == 0 ||
-           strncmp(line, "Rounding ", 9) == 0;
+    return strncmp(line, "WARNING: ", 9) == 0 || strncmp(line, "Rounding ", 9) == 0;
 }
 
 /* The line that says why: the first that is no chatter, else the first. */

@@ -85,11 +85,13 @@ static int pipe_above(int ends[2])
     return -1;
 }
 
-/* The reading end of what the child reads; -1 with errno. */
-static int open_input(const char *input)
+/* What the child reads; -1 with errno. */
+static int open_input(const struct cmd *cmd)
 {
+    const char *input = cmd->input;
     if (!input)
-        return above_standard(open("/dev/null", O_RDONLY | O_CLOEXEC));
+        return above_standard(cmd->hold >= 0 ? fcntl(cmd->hold, F_DUPFD_CLOEXEC, 4)
+                                             : open("/dev/null", O_RDONLY | O_CLOEXEC));
     size_t length = strlen(input);
     int ends[2];
     if (pipe_above(ends) < 0)
@@ -118,10 +120,10 @@ static int spawn_attributes(posix_spawnattr_t *attributes)
     return failed ? failed : posix_spawnattr_setsigdefault(attributes, &all);
 }
 
-/* in, out and err become 0, 1 and 2, hold becomes 3, nothing else stays open. */
-static int spawn_files(posix_spawn_file_actions_t *files, const int standard[3], int hold)
+/* in, out and err become 0, 1 and 2, and hold 3 where it is not 0 already; nothing else stays open. */
+static int spawn_files(posix_spawn_file_actions_t *files, const int standard[3], const struct cmd *cmd)
 {
-    int failed = 0;
+    int failed = 0, hold = cmd->input ? cmd->hold : -1;
     for (int i = 0; i < 3 && !failed; i++)
         failed = posix_spawn_file_actions_adddup2(files, standard[i], i);
     if (!failed && hold >= 0)
@@ -151,7 +153,7 @@ static int spawn(const struct cmd *cmd, const int standard[3], pid_t *pid)
     failed = posix_spawn_file_actions_init(&files);
     if (!failed) {
         failed = spawn_attributes(&attributes);
-        failed = failed ? failed : spawn_files(&files, standard, cmd->hold);
+        failed = failed ? failed : spawn_files(&files, standard, cmd);
         if (!failed)
             failed = posix_spawn(pid, cmd->argv[0], &files, &attributes, unconst(cmd->argv), unconst(environment));
         posix_spawn_file_actions_destroy(&files);
@@ -170,7 +172,7 @@ static int start_failed(const struct cmd *cmd, int reason, struct fault *f)
 
 static int child_start(const struct cmd *cmd, struct child *child, struct fault *f)
 {
-    AUTO_FD int in = open_input(cmd->input);
+    AUTO_FD int in = open_input(cmd);
     int out[2] = {-1, -1}, err[2] = {-1, -1};
     if (in < 0 || pipe_above(out) < 0 || pipe_above(err) < 0) {
         int reason = errno;

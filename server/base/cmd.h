@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* The one door to outside programs. A child gets argv as it is (never a shell), a fixed environment (LC_ALL=C, PATH,
-   HOME=/), cwd /, no descriptor but its standard three and hold, a process group of its own, and SIGKILL to that group
-   when its time is up. What it was and what came of it is logged at debug only; secrets reach a child by input alone.
+   HOME=/), cwd /, no descriptor but its standard three (and hold), a process group of its own, and SIGKILL to that
+   group when its time is up. What it was and what came of it is logged at debug only; secrets reach a child by input
+   alone.
  */
 #ifndef SMAPI_BASE_CMD_H
 #define SMAPI_BASE_CMD_H
@@ -16,8 +17,10 @@ struct cmd {
     const char *input; /* what it reads on its standard input, at most CMD_INPUT bytes; NULL for nothing (/dev/null).
                           It goes into a pipe, whole and before the child starts: no copy is made anywhere else */
     unsigned seconds;  /* how long it may take; 0 stands for 60 */
-    int hold;          /* a descriptor the child keeps open as long as it lives, over the death of this process
-                          too (struct sr); -1 for none. 0 is never one: standard input */
+    int hold;          /* a descriptor of an empty file that the child keeps open as long as it lives, over the death of
+                          this process too (struct sr); -1 for none. It is the child's standard input, the only one that
+                          all programs keep (lvm2 closes those above the standard three); of a child that has input it
+                          is descriptor 3. 0 is never one here */
 };
 
 struct cmd_result {

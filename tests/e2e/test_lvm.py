@@ -1,7 +1,10 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """The lvm type as far as any kernel goes: volumes are made, forked, grown and removed on a loop device with the real lvm2,
 killed at every point on the way, and read by their extents. What needs device-mapper is in tests/vm."""
+import concurrent.futures
 import contextlib
+import fcntl
+import glob
 import http.client
 import json
 import os
@@ -10,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 import unittest
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
@@ -44,6 +48,14 @@ stripes = ["pv0", {at}]
 }}
 }}
 """
+
+
+def eventually(condition, seconds=60):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not within {seconds} s: {condition}")
+        time.sleep(0.05)
 
 
 def lvm_id(number):
@@ -467,6 +479,42 @@ class Lvm(LabTest):
                 self.sr = here
             self.lab.start()
             self.sr = Repository(self.lab.unix("xapi"), "lvm", new_uuid(), {"device": self.loop.path})
+
+    def left_running(self):
+        """Commands of lvm2 that keep the SR's file of the daemon open."""
+        found, file = set(), os.path.realpath(os.path.join(self.lab.state, "ops", self.sr.uuid + ".lock"))
+        for path in glob.glob("/proc/[0-9]*/fd/*"):
+            with contextlib.suppress(OSError):
+                pid = path.split("/")[2]
+                with open(f"/proc/{pid}/cmdline", "rb") as words:
+                    if os.readlink(path) == file and words.read().startswith(b"/sbin/lvm\0"):
+                        found.add(pid)
+        return found
+
+    def refusal(self):
+        """What a call is told, while there is nothing else to be told."""
+        try:
+            return str(self.sr("sr_scan"))
+        except (Fault, OSError) as refused:
+            return str(refused)
+
+    def test_a_command_that_outlives_the_daemon_is_waited_for(self):
+        """It waits for the lock of its group, long after lvm2 has closed every descriptor that it does not know."""
+        self.sr.made()
+        with open(f"/run/lock/lvm/V_VG_XenStorage-{self.sr.uuid}", "a", encoding="ascii") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            with concurrent.futures.ThreadPoolExecutor(1) as one:
+                call = one.submit(self.image)
+                eventually(self.left_running)
+                time.sleep(0.5)  # it has begun its work, and not only its life
+                self.assertEqual(len(self.left_running()), 1)
+                self.lab.kill9()
+                self.assertIsInstance(call.exception(), BROKEN)
+            self.lab.launch()
+            eventually(lambda: "previous start still runs" in self.refusal())
+            self.assertEqual(len(self.left_running()), 1)
+        self.assertTrue(self.lab.wait_ready())
+        self.assertEqual((self.sr.contents(), set(self.loop.volumes())), ({}, {"MGT"}))
 
     def test_killed_again_while_it_recovers(self):
         self.sr.made()

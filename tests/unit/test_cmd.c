@@ -172,8 +172,12 @@ static void no_descriptor_is_inherited_but_hold(void **state)
     run_script(x, "for n in /proc/self/fd/*; do echo ${n##*/}; done; readlink /proc/$$/fd/3", NULL, 0, -1);
     assert_null(strstr(x->r.out, "200"));
     assert_null(strstr(x->r.out, "/dev/null"));
-    run_script(x, "readlink /proc/$$/fd/3; ls /proc/$$/fd; :", NULL, 0, high);
-    assert_string_equal(x->r.out, "/dev/null\n0\n1\n2\n3\n");
+    int zero = open("/dev/zero", O_RDONLY | O_CLOEXEC);
+    run_script(x, "readlink /proc/$$/fd/0; ls /proc/$$/fd; :", NULL, 0, zero);
+    assert_string_equal(x->r.out, "/dev/zero\n0\n1\n2\n");
+    run_script(x, "cat; readlink /proc/$$/fd/3; ls /proc/$$/fd; :", "input\n", 0, zero);
+    assert_string_equal(x->r.out, "input\n/dev/zero\n0\n1\n2\n3\n");
+    close(zero);
     close(plain);
     close(high);
 }

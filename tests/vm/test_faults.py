@@ -15,6 +15,7 @@ import unittest
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path[:0] = [HERE, os.path.join(HERE, "..", "e2e")]
+import execs  # noqa: E402
 import kit  # noqa: E402
 import places  # noqa: E402
 from iscsi_help import IQN, IscsiTest  # noqa: E402
@@ -51,6 +52,24 @@ class FaultsTest(LabTest):
         self.clean()
 
 
+class Programs(FaultsTest):
+    TYPES = ("extoiscsi", "nfs", "ext")  # those of LUNs and volumes have it in their own suites
+
+    def test_calls_on_what_is_connected_start_none(self):
+        for kind in self.TYPES[-rounds(1):]:
+            with self.subTest(kind):
+                sr = self.lab.repository(kind).made()
+                with execs.traced(self.lab) as started:
+                    sr("sr_attach")
+                    disk = sr.disk(4 * MIB)
+                    sr.activated(disk)
+                    sr.released(disk)
+                    sr("sr_scan")
+                self.assertEqual(execs.names(started), [])
+                sr.delete_disks()
+                sr("sr_delete")
+
+
 class Devices(FaultsTest):
     PROGRAMS = ("mkfs.ext4", "lvm")
 
@@ -71,7 +90,7 @@ class Devices(FaultsTest):
         """R8: whoever recovers acts when what the dead one started is gone, and not before."""
         sr, mark = self.sr("ext", device=kit.spare()), os.path.join(self.lab.dir, "slow")
         group = f"XSLocalEXT-{sr.uuid}"
-        slow = f"sleep 7 & echo $! >{mark}; wait\n"  # mkfs dies with its parent, as told; what it started does not
+        slow = f"sleep 7 <&0 & echo $! >{mark}; wait\n"  # mkfs dies with its parent, as told; what it started does not
         seen = []
         with self.plays.play("mkfs.ext4", "-q", slow):
             caller = threading.Thread(target=self.quietly, args=(sr, "sr_create", "0"))
@@ -286,23 +305,35 @@ class Gone(IscsiTest):
         self.within(sr, "vdi_detach", vdi_uuid=disk)
         self.within(sr, "sr_detach")
 
+    @contextlib.contextmanager
+    def goes_at(self, point, sr):
+        """The target goes when sr_attach is there; the call, to be waited for."""
+        acted = len(self.lab.acted())
+        self.lab.arm(f"{point}:sleep")
+        with concurrent.futures.ThreadPoolExecutor(1) as one:
+            attach = one.submit(sr, "sr_attach")
+            eventually(lambda: len(self.lab.acted()) > acted, often=0.01)
+            self.store.enable(False)
+            yield attach
+        self.nothing_is_left()
+        self.store.enable()
+        sr("sr_attach")
+        sr("sr_detach")
+
     @raises(141)
     def test_a_target_that_goes_between_login_and_its_luns_leaves_nothing(self):
         for kind in list(self.LUNS)[-rounds(1):]:
-            with self.subTest(kind):
-                sr = self.made(kind)
-                acted = len(self.lab.acted())
-                self.lab.arm("iscsi_logged_in:sleep")
-                with concurrent.futures.ThreadPoolExecutor(1) as one:
-                    attach = one.submit(self.within, sr, "sr_attach")
-                    eventually(lambda: len(self.lab.acted()) > acted, often=0.01)
-                    self.store.enable(False)
-                    with self.refused(141, "went while it was asked for its LUNs"):
-                        attach.result()
-                self.nothing_is_left()
-                self.store.enable()
-                sr("sr_attach")
-                sr("sr_detach")
+            for point in ("iscsi_logged_in", "iscsi_scanned")[:rounds(1)]:
+                with self.subTest(kind=kind, point=point), self.goes_at(point, self.made(kind)) as attach, \
+                        self.refused(141, "went while it was asked for its LUNs"):
+                    self.within(attach.result)
+
+    @deep
+    def test_a_target_that_goes_beneath_a_volume_that_is_about_to_be_mounted_leaves_nothing(self):
+        """Here a program waits in the kernel, for as long as that keeps the session."""
+        with self.goes_at("volume_activated", self.made("extoiscsi")) as attach, self.assertRaises(Fault) as refusal:
+            attach.result()
+        print(refusal.exception, flush=True)
 
     def test_a_host_lets_go_of_a_target_that_does_not_come_back(self):
         held = [self.attached(kind) for kind in self.LUNS]
