@@ -5,7 +5,8 @@ it needs, in the same guest, in turns. Seconds of software emulation say nothing
     tests/vm/run --disks 4 --timeout 900 --env SMAPI_BUILD=$PWD/build/release -- /usr/bin/python3 -B tests/bench/guest.py [TYPE...]
 
 A type is a function decorated by @of("TYPE"); it yields rows: (name, ours, floor, goal), ours and floor functions that
-take nothing, goal the largest ratio that is good, or None."""
+take nothing, or pairs of them of which the second undoes the first and is not measured; goal the largest ratio that is
+good, or None."""
 import contextlib
 import os
 import statistics
@@ -32,9 +33,12 @@ def of(kind):
 
 
 def seconds(what):
+    do, undo = what if isinstance(what, tuple) else (what, lambda: None)
     begun = time.monotonic()
-    what()
-    return time.monotonic() - begun
+    do()
+    taken = time.monotonic() - begun
+    undo()
+    return taken
 
 
 def plainly(argv):
@@ -115,22 +119,31 @@ def over_iscsi(lab, kind, **config):
 
 @of("iscsi")
 def iscsi(lab):
-    """Each as often undone: sr_detach and a logout are measured with the attach and the login before them."""
     sr, login, logout = over_iscsi(lab, "iscsi")
-    yield "iscsi sr_attach and sr_detach, against discovery, login and logout", \
-        lambda: (sr("sr_attach"), sr("sr_detach")), lambda: (login(), logout()), 1.2
+
+    def attach():
+        sr("sr_attach")
+
+    def detach():
+        sr("sr_detach")
+    yield "iscsi sr_attach, against discovery and login until the disk is there", (attach, detach), (login, logout), 1.2
+    yield "iscsi sr_attach and sr_detach, against the same and logout", \
+        lambda: (attach(), detach()), lambda: (login(), logout()), 1.2
+    attach()
+    print("iscsi sr_attach and vdi_attach of what is connected start:", ", ".join(words[0] for words in commands_of(
+        lab, lambda: (attach(), sr.activated(sr.disk(MIB))))) or "nothing")
 
 
 @of("lvmoiscsi")
 def lvmoiscsi(lab):
     sr, login, logout = over_iscsi(lab, "lvmoiscsi", LUNid="0")
-    yield "lvmoiscsi sr_attach and sr_detach, against discovery, login, pvs and logout", \
-        lambda: (sr("sr_attach"), sr("sr_detach")), lambda: (login(), plainly(["/sbin/pvs"]), logout()), 1.2
+    yield "lvmoiscsi sr_attach, against discovery, login and pvs", \
+        (lambda: sr("sr_attach"), lambda: sr("sr_detach")), (lambda: (login(), plainly(["/sbin/pvs"])), logout), 1.2
 
 
 def measure(ours, floor):
     """Medians, in turns, after a round of each that does not count."""
-    ours(), floor()
+    seconds(ours), seconds(floor)
     pairs = [(seconds(ours), seconds(floor)) for _ in range(ROUNDS)]
     return statistics.median(one for one, _ in pairs), statistics.median(other for _, other in pairs)
 
