@@ -273,6 +273,8 @@ struct transport {
     /* Before a place is left that may stand on an other end which has gone: nothing waits for that any more, whatever
        becomes of what was not written. Idempotent. NULL where disconnect does not wait. */
     int (*give_up)(struct sr *sr, struct fault *f);
+    /* The layout stands on the place, which disks in use may depend on from now on. NULL where that changes nothing. */
+    int (*attached)(struct sr *sr, struct fault *f);
     /* What came to a place since it was connected, and what went. For sr_scan; NULL when a place does not change. */
     int (*refresh)(struct sr *sr, struct fault *f);
     /* SRs of this layout of which this host shows that they are this server's and how they are reached: what stands in

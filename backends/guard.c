@@ -325,12 +325,16 @@ int backend_sr_attach(struct sr *sr, struct fault *f)
     backend_sr_release(sr);
     if (connect_place(sr, f) < 0)
         return -1;
+    const struct transport *t = sr->type->transport;
     if (result(sr, "sr_attach", sr->type->layout->sr_attach(sr, f), f) < 0) {
         disconnect(sr, &ignored);
         return -1;
     }
     sr->connected = true;
-    return 0;
+    if (!t->attached || result(sr, "attached", t->attached(sr, f), f) == 0)
+        return 0;
+    disconnect(sr, &ignored);
+    return -1;
 }
 
 static int layout_owner(struct sr *sr, struct owner *out, struct fault *f)

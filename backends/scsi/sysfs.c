@@ -142,6 +142,13 @@ int iscsi_sessions(const char *iface, struct arena *a, struct iscsi_session **ou
     return 0;
 }
 
+int iscsi_session_wait(unsigned sid, unsigned seconds, struct fault *f)
+{
+    AUTO_ARENA struct arena *a = arena_new(1 << 20);
+    return write_text(arena_printf(a, "%s/class/iscsi_session/session%u/recovery_tmo", scsi_sysfs, sid),
+                      arena_printf(a, "%u", seconds), f);
+}
+
 /* ------------------------------------------------------------------ identity */
 
 static const char *hex_of(struct arena *a, char kind, const unsigned char *bytes, size_t length)

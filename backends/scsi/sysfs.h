@@ -16,6 +16,12 @@ struct iscsi_session {
 /* Sessions whose interface record has this name, or begins with it when it ends in "*". */
 int iscsi_sessions(const char *iface, struct arena *a, struct iscsi_session **out, size_t *count, struct fault *f);
 
+/* Seconds for which the kernel keeps what is asked of a session that is lost; then all of it fails. While an attach
+   looks at what is there, or another path leads to it; and while disks are in use. */
+enum { ISCSI_IMPATIENT = 15, ISCSI_PATIENT = 120 };
+/* ISCSIDevice for a session that is lost. */
+int iscsi_session_wait(unsigned sid, unsigned seconds, struct fault *f);
+
 struct scsi_disk {
     unsigned host;
     uint64_t lun;

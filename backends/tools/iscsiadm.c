@@ -3,6 +3,7 @@
 
 #include "backends/directory.h"
 #include "backends/scsi/name.h"
+#include "backends/scsi/sysfs.h"
 #include "server/base/cmd.h"
 #include "server/base/io.h"
 #include "server/base/text.h"
@@ -124,8 +125,7 @@ static void add_record(struct text *t, const struct iscsi_initiator *who, const 
     text_printf(t, "node.conn[0].address = %s\nnode.conn[0].port = %u\n", address, offer->portal.port);
     /* LUNs are asked for one by one; a refused login is told at once and not tried for minutes. */
     text_add(t, "node.session.scan = manual\nnode.session.initial_login_retry_max = 1\n");
-    if (who->multipath)
-        text_add(t, "node.session.timeo.replacement_timeout = 15\n");
+    text_printf(t, "node.session.timeo.replacement_timeout = %d\n", ISCSI_IMPATIENT);
     add_iface(t, who);
     add_chap(t, "node.session", who);
 }

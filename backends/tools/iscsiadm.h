@@ -18,7 +18,7 @@ struct iscsi_initiator {
     struct secret password;
     const char *user_in; /* the name the target must show; NULL for none */
     struct secret password_in;
-    bool multipath; /* errors are given up to the paths above soon */
+    bool multipath; /* a LUN is reached by all portals at once */
     int hold;       /* as in struct cmd */
 };
 

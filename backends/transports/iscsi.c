@@ -96,6 +96,7 @@ const struct transport transport_iscsi = {
     .disconnect = iscsi_close,
     .answers = iscsi_answers,
     .give_up = iscsi_give_up,
+    .attached = iscsi_attached,
     .refresh = iscsi_reopen,
     .probe = iscsi_transport_probe,
 };

@@ -51,6 +51,8 @@ int iscsi_answers(const struct sr *sr, struct fault *f);
 /* Before the place is left: ends those sessions of the SR whose target does not answer, whatever stands on their disks,
    so that who waits for them gets an error instead. The others stay. Idempotent. */
 int iscsi_give_up(struct sr *sr, struct fault *f);
+/* From now on a target that is away for a while does not fail who uses its disks. */
+int iscsi_attached(struct sr *sr, struct fault *f);
 
 /* ---- iscsi_place.c: for transports whose place is LUNs of a target, or stands on them */
 

@@ -207,5 +207,6 @@ const struct transport transport_iscsi_ext = {
     .disconnect = iscsi_ext_disconnect,
     .answers = iscsi_answers,
     .give_up = iscsi_give_up,
+    .attached = iscsi_attached,
     .probe = iscsi_ext_probe,
 };

@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Targets that have gone. The kernel keeps what is asked of a disk whose session is lost for two minutes, and whoever
-   asked waits in it, beyond any deadline: so the session is asked first, and given up before its place is left. */
+/* Targets that have gone. The kernel keeps what is asked of a disk whose session is lost, and whoever asked waits in
+   it, beyond any deadline: for a quarter of a minute while an attach looks, for two minutes once disks may be in use.
+   So the session is asked first, and given up before its place is left. */
 #include "backends/transports/iscsi.h"
 #include "server/base/clock.h"
 #include "server/base/log.h"
+#include <string.h>
 
 enum { CONNECT_SECONDS = 2 };
 #define RETURN_NS (5 * INT64_C(1000000000))  /* a target that is started anew, a wire that is plugged in again */
@@ -86,6 +88,24 @@ int iscsi_give_up(struct sr *sr, struct fault *f)
                  s->target, s->sid);
         if (iscsiadm_remember(w.iface, f) < 0 || iscsiadm_logout(s->sid, sr->hold, f) < 0)
             return -1;
+    }
+    return 0;
+}
+
+/* With several sessions one answers for the other: there nobody need wait long for a path. */
+int iscsi_attached(struct sr *sr, struct fault *f)
+{
+    AUTO_ARENA struct arena *a = arena_new(32 << 20);
+    struct iscsi_session *s;
+    size_t count;
+    if (iscsi_sessions(iscsi_iface(&sr->uuid, a), a, &s, &count, f) < 0)
+        return -1;
+    for (size_t i = 0; i < count; i++) {
+        bool spare = false;
+        for (size_t j = 0; j < count; j++)
+            spare = spare || (j != i && strcmp(s[i].target, s[j].target) == 0);
+        if (!spare && iscsi_session_wait(s[i].sid, ISCSI_PATIENT, f) < 0)
+            return fault_prefix(f, "attach SR %s", sr->uuid.text);
     }
     return 0;
 }

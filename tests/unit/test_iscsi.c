@@ -127,6 +127,7 @@ static void passwords_are_in_records_that_only_their_owner_reads(void **state)
     assert_non_null(strstr(text, "\nnode.session.auth.username = someone\nnode.session.auth.password = canary-out\n"));
     assert_non_null(strstr(text, "auth.username_in = target\nnode.session.auth.password_in = canary-in\n"));
     assert_non_null(strstr(text, "iface.initiatorname = iqn.2026-11.org.test:one\n"));
+    assert_non_null(strstr(text, "\nnode.session.timeo.replacement_timeout = 15\n"));
     const struct iscsi_initiator plain = initiator();
     assert_null(strstr(iscsiadm_record(&plain, &offer, *state), "auth"));
 }
