@@ -19,14 +19,12 @@ import kit  # noqa: E402
 import killed  # noqa: E402
 import life  # noqa: E402
 from killed import BROKEN  # noqa: E402
-from life import DEEP, SEED  # noqa: E402
+from life import SEED  # noqa: E402
 from lab import KINDS, Lab, deep, fsck, rounds  # noqa: E402
 
 LIMIT = 60    # more points than any of these acts passes
-MOST_POINTS = 9  # that an act passes, mostly
-SAMPLES = 1   # acts of each type that the quick form kills
+MOST_POINTS = 9  # that a call about an SR passes, mostly
 LOADED = 2.0  # seconds at most until a kill, once each type has had an answer
-TOGETHER = len(KINDS) if DEEP else 3  # types under load at once
 passed = {kind: set() for kind in KINDS}
 counted = {}
 
@@ -71,9 +69,9 @@ class Crash(unittest.TestCase):
         one.begin()
         return one
 
-    def each(self, do):
-        """do(kind) of every type, or those of the day, whatever becomes of the others."""
-        for kind in life.some(KINDS, self.id()):
+    def each(self, kinds, do):
+        """do(kind), whatever becomes of the others."""
+        for kind in kinds:
             with self.subTest(type=kind):
                 try:
                     do(kind)
@@ -109,7 +107,7 @@ class Crash(unittest.TestCase):
             for one in lives:
                 one.sr("sr_attach")
 
-    def at(self, one, name, prepare, act, n):
+    def at(self, one, name, prepare, act, n, left=True):
         """act, killed at the n-th point it passes, and judged; whether it passes so many."""
         for vdi in one.disks_of_ours()[life.MOST:]:
             one.delete(vdi)
@@ -118,7 +116,7 @@ class Crash(unittest.TestCase):
         if point:
             passed[one.sr.kind].add(point)
             self.lab.start()
-            self.trial("points", lambda: self.judge(one), type=one.sr.kind, act=name, n=n, point=point)
+            self.trial("points", lambda: self.judge(one, left=left), type=one.sr.kind, act=name, n=n, point=point)
         return bool(point)
 
     def trial(self, part, judge, **keys):
@@ -170,14 +168,22 @@ class Crash(unittest.TestCase):
         one.use(vdi)
         return vdi
 
-    def some_points(self, kind):
-        one = self.of(kind)
-        for act in self.chance.sample(self.acts(one), SAMPLES):
-            n = self.chance.randint(1, MOST_POINTS)
-            while n and not self.at(one, *act, n):
-                n //= 2
-        one.end()
-        self.clean()
+    def told_by(self, prepare, act):
+        """How many points it passes."""
+        words = prepare()
+        self.lab.arm("*:tell")
+        before = len(self.lab.acted())
+        act(*words)
+        self.lab.disarm()
+        return len(self.lab.acted()) - before
+
+    def some_point(self, one):
+        """Of one of its acts that passes any. What is left is told by the end of its SR."""
+        for name, prepare, act in self.chance.sample(self.acts(one), len(self.acts(one))):
+            points = self.told_by(prepare, act)
+            if points:
+                self.at(one, name, prepare, act, self.chance.randint(1, points), left=False)
+                break
 
     def every_point(self, kind):
         one = self.of(kind)
@@ -189,12 +195,9 @@ class Crash(unittest.TestCase):
         one.end()
         self.clean()
 
-    def test_killed_at_some_points_all_is_whole(self):
-        self.each(self.some_points)
-
     @deep
     def test_killed_at_every_point_all_is_whole(self):
-        self.each(self.every_point)
+        self.each(KINDS, self.every_point)
         self.told("points", "{kills} kills at {points} points in calls about disks, {types}; after {wrong} something was wrong",
                   points=len(set().union(*passed.values())))
 
@@ -225,11 +228,11 @@ class Crash(unittest.TestCase):
             self.assertLess(n, LIMIT - 1, "it passes points without end")
 
     def test_an_sr_killed_at_some_points_leaves_nothing(self):
-        self.each(self.some_points_of_sr)
+        self.each(self.chance.sample(KINDS, min(2, len(KINDS))), self.some_points_of_sr)
 
     @deep
     def test_an_sr_killed_at_every_point_leaves_nothing(self):
-        self.each(self.every_point_of_sr)
+        self.each(KINDS, self.every_point_of_sr)
 
     # All types at once.
 
@@ -258,9 +261,9 @@ class Crash(unittest.TestCase):
             thread.join()
         self.assertEqual(failures, [])
 
-    def test_killed_at_random_under_load_all_is_whole(self):
+    def test_killed_at_random_under_load_and_at_some_points_all_is_whole(self):
         lives, kills = [], rounds(5)
-        for kind in self.chance.sample(KINDS, min(TOGETHER, len(KINDS))):
+        for kind in life.some(KINDS, self.id()):
             lives.append(life.of(self, self.lab.repository(kind), random.Random(self.chance.random())))
         self.hold()
         for one in lives:
@@ -268,13 +271,15 @@ class Crash(unittest.TestCase):
         for number in range(kills):
             self.loaded(lives)
             self.lab.start()
-            self.trial("kills", lambda: self.judge(*lives, left=number == kills - 1 or DEEP), kill=number)
+            self.trial("kills", lambda: self.judge(*lives, left=number % 5 == 4), kill=number)
         calls = {one.sr.kind: one.calls for one in lives}
         print(f"{kills} kills, calls acknowledged: {calls}", flush=True)
         self.told("kills", "{kills} kills under calls to SRs of {types}, {calls} of them acknowledged; after {wrong} of the "
                   "kills something was wrong", calls=sum(calls.values()))
         for one in lives:
             with self.subTest(type=one.sr.kind):
+                self.some_point(one)
+                print(f"{one.sr.kind}: {' '.join(sorted(passed[one.sr.kind]))}", flush=True)
                 one.end()
         self.clean()
 
