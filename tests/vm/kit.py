@@ -5,17 +5,21 @@ Everything here is plain: lvm2, open-iscsi, configfs and nfs-utils, and nothing 
 whether the daemon left something behind takes held() before and after.
 """
 import contextlib
+import fcntl
 import glob
 import hashlib
 import os
 import re
 import shutil
 import signal
+import struct
 import subprocess
 import time
 
 IN_GUEST = bool(os.environ.get("SMAPI_GUEST"))
 MIB = 1 << 20
+SECTOR = 512  # sysfs counts in these, whatever the device's are
+BLKZEROOUT = 0x127f  # linux/fs.h
 SECONDS = 60  # longer than anything here takes on a busy machine
 
 
@@ -61,7 +65,7 @@ def running(name):
 # Block devices.
 
 def size_of(device):
-    return int(sh("blockdev", "--getsize64", device))
+    return int(read(f"/sys/class/block/{os.path.basename(os.path.realpath(device))}/size")) * SECTOR
 
 
 def scratch():
@@ -83,9 +87,13 @@ def busy(device):
 
 
 def wipe(device):
-    """As it came from the factory."""
-    sh("blkdiscard", "-f", "-z", device, check=False)
-    sh("wipefs", "-af", device)
+    """As it came from the factory. udev has seen it then."""
+    size = size_of(device)
+    fd = os.open(device, os.O_WRONLY | os.O_EXCL)
+    try:
+        fcntl.ioctl(fd, BLKZEROOUT, struct.pack("QQ", 0, size))
+    finally:
+        os.close(fd)
     settle()
 
 
@@ -93,12 +101,12 @@ _handed = []  # scratch disks in the order in which they were last handed out
 
 
 def spare():
-    """A scratch disk on which nothing stands, wiped: one that was never handed out, or the one longest ago."""
+    """An empty scratch disk: one that was never handed out, or the one handed out longest ago, wiped."""
     disks = scratch()
     for disk in [disk for disk in disks if disk not in _handed] + [disk for disk in _handed if disk in disks]:
         if not busy(disk):
-            wipe(disk)
             if disk in _handed:
+                wipe(disk)
                 _handed.remove(disk)
             _handed.append(disk)
             return disk
