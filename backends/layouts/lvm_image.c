@@ -175,19 +175,28 @@ int lvm_image_least(const struct volume *v, uint64_t *out, struct fault *f)
 
 /* ------------------------------------------------------------------ writing one */
 
+/* A stretch of the file, whose ends are a page's, to the volume, without a copy on the way. -1 with errno. */
+static int pour_piece(int window, off_t at, size_t length, const struct volume *v)
+{
+    void *piece = mmap(NULL, length, PROT_READ, MAP_SHARED, window, at);
+    if (piece == MAP_FAILED)
+        return -1;
+    int r = volume_write(v, piece, length, (uint64_t) at), reason = errno;
+    munmap(piece, length);
+    errno = reason;
+    return r;
+}
+
 /* Everything in the file that is not a hole, to the volume. -1 with errno. */
 static int pour(int window, const struct volume *v)
 {
-    AUTO_FREE unsigned char *chunk = chunk_new(PIECE);
     off_t size = (off_t) v->lv->size;
+    errno = ENXIO;
     for (off_t at = lseek(window, 0, SEEK_DATA); at >= 0 && at < size; at = lseek(window, at, SEEK_DATA)) {
         off_t end = lseek(window, at, SEEK_HOLE);
-        while (at < end) {
-            size_t n = (size_t) (end - at) < PIECE ? (size_t) (end - at) : PIECE;
-            if (io_read_at(window, chunk, n, (uint64_t) at) < 0 || volume_write(v, chunk, n, (uint64_t) at) < 0)
-                return -1;
-            at += (off_t) n;
-        }
+        if (end < 0 || pour_piece(window, at, (size_t) (end - at), v) < 0)
+            return -1;
+        at = end;
     }
     return errno == ENXIO ? 0 : -1;
 }
@@ -216,7 +225,6 @@ int lvm_image_make(struct sr *sr, const struct volume *v, const struct uuid *id,
     } else if (vhd_make_in(window, id, size, v->lv->size, f) < 0) {
         return -1;
     }
-    errno = ENXIO;
     if (pour(window, v) < 0)
         return fault_errno(f, FAULT_LVMWrite, "write an image to volume %s", v->lv->name);
     return lvm_sync(sr, v, f);

@@ -13,8 +13,8 @@
 #include <sys/ioctl.h>
 #include <sys/sysmacros.h>
 
-#define CHUNK         (1024U * 1024 + 2 * IO_ALIGNMENT) /* with a sector before and behind what is asked for */
-#define LABEL_SECTORS 4U                                /* in one of which the label stands */
+#define CHUNK         (1024U * 1024) /* of what is asked for, at a time */
+#define LABEL_SECTORS 4U             /* in one of which the label stands */
 #define LABEL_ID      "LABELONE"
 #define LABEL_UUID_AT 32U
 #define LABEL_UUID    32U
@@ -41,7 +41,7 @@ static bool same_uuid(const unsigned char *label, const char *uuid)
 
 static bool carries_label(int fd, const char *uuid)
 {
-    AUTO_FREE unsigned char *raw = io_buffer(CHUNK);
+    AUTO_FREE unsigned char *raw = io_buffer(IO_ALIGNMENT);
     if (io_read_at(fd, raw, IO_ALIGNMENT, 0) < 0)
         return false;
     for (unsigned i = 0; i < LABEL_SECTORS; i++) {
@@ -167,13 +167,16 @@ static int find_spot(const struct volume *v, uint64_t at, uint64_t length, struc
 
 /* ------------------------------------------------------------------ reading and writing */
 
-/* Reads or writes the sectors around a stretch that is at most a chunk long and lies in one piece. */
-static int transfer(const struct volume *v, const struct spot *s, unsigned char *buffer, unsigned char *out,
-                    const unsigned char *in)
+/* Reads or writes the sectors around a stretch that is at most a chunk long and lies in one piece. Whole sectors that
+   lie in memory as O_DIRECT wants them are written from where they are. */
+static int transfer(const struct volume *v, const struct spot *s, unsigned char *out, const unsigned char *in)
 {
     uint64_t begin = s->at - s->at % v->sector, end = (s->at + s->length + v->sector - 1) / v->sector * v->sector;
     size_t length = (size_t) (end - begin), within = (size_t) (s->at - begin);
     bool whole = begin == s->at && length == s->length;
+    if (in && whole && (uintptr_t) in % IO_ALIGNMENT == 0)
+        return io_write_at(s->fd, in, length, begin);
+    AUTO_FREE unsigned char *buffer = io_buffer((length + IO_ALIGNMENT - 1) / IO_ALIGNMENT * IO_ALIGNMENT);
     if ((!in || !whole) && io_read_at(s->fd, buffer, length, begin) < 0)
         return -1;
     if (out)
@@ -186,11 +189,9 @@ static int transfer(const struct volume *v, const struct spot *s, unsigned char 
 
 static int transfer_all(const struct volume *v, unsigned char *out, const unsigned char *in, size_t length, uint64_t at)
 {
-    AUTO_FREE unsigned char *buffer = io_buffer(CHUNK);
-    const size_t most = CHUNK - 2 * IO_ALIGNMENT;
     while (length > 0) {
         struct spot s;
-        if (find_spot(v, at, length < most ? length : most, &s) < 0 || transfer(v, &s, buffer, out, in) < 0)
+        if (find_spot(v, at, length < CHUNK ? length : CHUNK, &s) < 0 || transfer(v, &s, out, in) < 0)
             return -1;
         at += s.length;
         length -= (size_t) s.length;
