@@ -3,42 +3,14 @@
    one takes the disk's name, which is the point of no return; the other gets the new disk's; the base is hidden. Until
    then everything can be taken back, after it everything can be done again from the plan, as the children are empty. */
 #include "backends/layouts/file_tree.h"
+#include "backends/layouts/fork.h"
 #include "server/base/io.h"
 #include "server/base/point.h"
 #include <errno.h>
 #include <fcntl.h>
 
-#define BASE_LABEL "base copy" /* as the older manager names it */
-
-static enum fault_code code_of(const struct plan *plan)
-{
-    return plan->read_only ? FAULT_VDISnapshot : FAULT_VDIClone;
-}
-
 /* Passing a point fails as the step before it would. */
-#define PASS(name, plan, f) (POINT(name) < 0 ? fault_errno(f, code_of(plan), "at point " #name) : 0)
-
-static struct vdi base_disk(const struct plan *plan)
-{
-    struct vdi vdi = vdi_blank();
-    vdi.uuid = plan->base;
-    vdi.location = plan->base.text;
-    vdi.label = BASE_LABEL;
-    vdi.read_only = true;
-    vdi.managed = false;
-    return vdi;
-}
-
-/* The new disk's labels, also when recovery has no row of it any more. */
-static struct vdi made_disk(const struct plan *plan, const struct vdi *wanted)
-{
-    struct vdi vdi = wanted ? *wanted : vdi_blank();
-    vdi.uuid = plan->made;
-    vdi.state = VDI_LIVE;
-    if (!wanted || !uuid_equal(&wanted->uuid, &plan->made))
-        vdi.location = plan->made.text;
-    return vdi;
-}
+#define PASS(name, plan, f) (POINT(name) < 0 ? fault_errno(f, fork_code(plan), "at point " #name) : 0)
 
 /* ------------------------------------------------------------------ may it be done */
 
@@ -64,7 +36,7 @@ static int check_source(struct sr *sr, const struct plan *plan, const struct ima
     if (file->format->info(file->fd, &info, f) < 0)
         return fault_prefix(f, "disk %s", plan->vdi.text);
     if (info.hidden)
-        return fault_set(f, code_of(plan), "disk %s is hidden: it is the base of other disks", plan->vdi.text);
+        return fault_set(f, fork_code(plan), "disk %s is hidden: it is the base of other disks", plan->vdi.text);
     if (check_depth(sr, plan, file->format, &info, f) < 0 || image_check_free(sr, &plan->base, f) < 0)
         return -1;
     return image_check_free(sr, &plan->made, f);
@@ -81,7 +53,7 @@ static int make_child(struct sr *sr, const struct plan *plan, const struct image
     temporary_name(temp, &plan->op, TEMPORARY_NEW, child);
     AUTO_FD int fd = io_open_beneath(sr->place.dir, temp, O_RDWR | O_CREAT | O_EXCL, 0600);
     if (fd < 0 || fstat(fd, &st) < 0)
-        return fault_errno(f, code_of(plan), "make %s", temp);
+        return fault_errno(f, fork_code(plan), "make %s", temp);
     *inode = st.st_ino;
     return base->format->make_child(fd, id, base->fd, &plan->base, f) < 0 ? -1 : file_sync(sr, fd, temp, f);
 }
@@ -90,7 +62,7 @@ static int make_child(struct sr *sr, const struct plan *plan, const struct image
 static int make_second(struct sr *sr, const struct plan *plan, const struct image_file *base, const struct vdi *wanted,
                        struct fault *f)
 {
-    const struct vdi vdi = made_disk(plan, wanted);
+    const struct vdi vdi = fork_made(plan, wanted);
     struct claim claim = {.op = plan->op};
     if (make_child(sr, plan, base, &plan->made, &plan->made, &claim.inode, f) < 0)
         return -1;
@@ -112,13 +84,13 @@ static bool is_linked(struct sr *sr, const struct plan *plan, const struct image
 static int link_base(struct sr *sr, const struct plan *plan, const struct image_file *leaf, struct fault *f)
 {
     char name[FILE_NAME];
-    const struct vdi base = base_disk(plan);
+    const struct vdi base = fork_base(plan);
     const struct claim claim = {.op = plan->op, .inode = leaf->st.st_ino};
     image_name(name, &plan->base, leaf->format);
     if (file_sync(sr, leaf->fd, leaf->name, f) < 0 || sidecar_write(sr, &base, &claim, f) < 0)
         return -1;
     if (linkat(sr->place.dir, leaf->name, sr->place.dir, name, 0) < 0 && !is_linked(sr, plan, leaf))
-        return fault_errno(f, code_of(plan), "link %s to %s", leaf->name, name);
+        return fault_errno(f, fork_code(plan), "link %s to %s", leaf->name, name);
     return file_sync(sr, sr->place.dir, sr->place.path, f) < 0 ? -1 : PASS(fork_linked, plan, f);
 }
 
@@ -137,7 +109,7 @@ static int publish_child(struct sr *sr, const struct plan *plan, const struct im
     char temp[TEMPORARY_NAME];
     temporary_name(temp, &plan->op, TEMPORARY_NEW, &plan->vdi);
     if (renameat(sr->place.dir, temp, sr->place.dir, leaf->name) < 0)
-        return fault_errno(f, code_of(plan), "rename %s to %s", temp, leaf->name);
+        return fault_errno(f, fork_code(plan), "rename %s to %s", temp, leaf->name);
     return file_sync(sr, sr->place.dir, sr->place.path, f) < 0 ? -1 : PASS(fork_published, plan, f);
 }
 
@@ -158,7 +130,7 @@ static int publish_second(struct sr *sr, const struct plan *plan, const struct i
     struct stat st;
     int stands = image_stand(sr->place.dir, &plan->made, name, &st);
     if (stands < 0)
-        return fault_errno(f, code_of(plan), "look for disk %s", plan->made.text);
+        return fault_errno(f, fork_code(plan), "look for disk %s", plan->made.text);
     if (stands)
         return is_second_ours(sr, plan, a, &st)
                    ? 0
@@ -168,7 +140,7 @@ static int publish_second(struct sr *sr, const struct plan *plan, const struct i
     if (faccessat(sr->place.dir, temp, F_OK, AT_SYMLINK_NOFOLLOW) < 0 && make_second(sr, plan, base, wanted, f) < 0)
         return -1;
     if (image_publish(sr->place.dir, temp, name) < 0)
-        return fault_errno(f, errno == EEXIST ? FAULT_VDIExists : code_of(plan), "give %s its name", name);
+        return fault_errno(f, errno == EEXIST ? FAULT_VDIExists : fork_code(plan), "give %s its name", name);
     return file_sync(sr, sr->place.dir, sr->place.path, f) < 0 ? -1 : PASS(fork_second_made, plan, f);
 }
 
@@ -181,7 +153,7 @@ int file_fork_finish(struct sr *sr, const struct plan *plan, const struct vdi *w
     if (image_open(sr, &plan->base, "", O_RDONLY, &file, f) < 0 || publish_second(sr, plan, &file, wanted, a, f) < 0 ||
         file_hide(sr, &plan->base, f) < 0 || PASS(fork_hidden, plan, f) < 0)
         return -1;
-    const struct vdi new_disk = made_disk(plan, wanted), new_base = base_disk(plan);
+    const struct vdi new_disk = fork_made(plan, wanted), new_base = fork_base(plan);
     struct vdi made_now, base_now;
     if (image_describe_now(sr, &plan->made, &new_disk, false, a, &made_now, f) < 0 ||
         image_describe_now(sr, &plan->base, &new_base, false, a, &base_now, f) < 0)

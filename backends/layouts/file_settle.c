@@ -2,30 +2,19 @@
 /* Bringing the medium to an end of an operation, by what stands on it: names that carry the operation, and sidecars,
    which say which inode which operation meant. Each step may be cut off and done again. */
 #include "backends/layouts/file.h"
+#include "backends/layouts/settle.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
 
-/* What one settling works on. */
-struct work {
-    struct sr *sr;
-    const struct plan *plan;
-    const struct vdi *wanted; /* or NULL */
-    struct arena *a;
-    enum settled how;
-    /* Out, for SETTLED_DONE. */
-    struct vdi *vdi, *base;
-    struct deletion *deleted;
-};
-
-static int dir_of(const struct work *w)
+static int dir_of(const struct settling *w)
 {
     return w->sr->place.dir;
 }
 
 /* A poisoned SR cannot promise more than that the names are gone now; those of temporaries are swept again at attach.
  */
-static int undone(struct work *w, struct fault *f)
+static int undone(struct settling *w, struct fault *f)
 {
     w->how = SETTLED_UNDONE;
     if (atomic_load(&w->sr->poison))
@@ -34,7 +23,7 @@ static int undone(struct work *w, struct fault *f)
 }
 
 /* The disk's sidecar was written by this operation. */
-static bool claimed(const struct work *w, struct claim *out)
+static bool claimed(const struct settling *w, struct claim *out)
 {
     struct vdi vdi = vdi_blank();
     vdi.uuid = w->plan->vdi;
@@ -43,7 +32,7 @@ static bool claimed(const struct work *w, struct claim *out)
 
 /* The disk as the slot would have answered it; synced. False when its image is not sound or not of that size (0: any).
  */
-static bool whole(struct work *w, uint64_t size)
+static bool whole(struct settling *w, uint64_t size)
 {
     struct image_file file;
     struct image_info info;
@@ -64,7 +53,7 @@ static bool whole(struct work *w, uint64_t size)
     return true;
 }
 
-static int remove_sidecar(const struct work *w)
+static int remove_sidecar(const struct settling *w)
 {
     char name[FILE_NAME];
     sidecar_name(name, &w->plan->vdi);
@@ -72,7 +61,7 @@ static int remove_sidecar(const struct work *w)
 }
 
 /* What this operation published under the disk's name, if it stands: 1, or 0; -1 with errno. */
-static int published(const struct work *w, const struct claim *claim, char name[FILE_NAME])
+static int published(const struct settling *w, const struct claim *claim, char name[FILE_NAME])
 {
     struct stat st;
     int stands = image_stand(dir_of(w), &w->plan->vdi, name, &st);
@@ -80,7 +69,7 @@ static int published(const struct work *w, const struct claim *claim, char name[
 }
 
 /* Table A. Without the claim nothing was published: a sidecar comes before the name. */
-static int settle_create(struct work *w, struct fault *f)
+static int settle_create(struct settling *w, struct fault *f)
 {
     char name[FILE_NAME];
     struct claim claim;
@@ -102,7 +91,7 @@ static int settle_create(struct work *w, struct fault *f)
 }
 
 /* Table E: always forward, but for a file that is not the plan's, and one that cannot be hidden. */
-static int settle_delete(struct work *w, struct fault *f)
+static int settle_delete(struct settling *w, struct fault *f)
 {
     struct vdi vdi = vdi_blank();
     struct deletion deleted;
@@ -118,7 +107,7 @@ static int settle_delete(struct work *w, struct fault *f)
 }
 
 /* Table D: both sizes are sound; a format that keeps a journal is brought back first. */
-static int settle_resize(struct work *w, struct fault *f)
+static int settle_resize(struct settling *w, struct fault *f)
 {
     char name[TEMPORARY_NAME];
     struct image_file file;
@@ -134,7 +123,7 @@ static int settle_resize(struct work *w, struct fault *f)
 
 /* The sidecar is what the operation wrote; the row still has the old labels. */
 /* What the disk's image says of itself. */
-static bool read_info(const struct work *w, const struct uuid *vdi, struct image_info *out)
+static bool read_info(const struct settling *w, const struct uuid *vdi, struct image_info *out)
 {
     struct fault ignored;
     struct image_file file;
@@ -145,7 +134,7 @@ static bool read_info(const struct work *w, const struct uuid *vdi, struct image
 }
 
 /* Removes the sidecar of a disk that this operation did not come to make. */
-static int forget(const struct work *w, const struct uuid *vdi)
+static int forget(const struct settling *w, const struct uuid *vdi)
 {
     char name[FILE_NAME];
     struct vdi read = vdi_blank();
@@ -157,7 +146,7 @@ static int forget(const struct work *w, const struct uuid *vdi)
     return file_remove(dir_of(w), name);
 }
 
-static int fork_undone(struct work *w, struct fault *f)
+static int fork_undone(struct settling *w, struct fault *f)
 {
     if (forget(w, &w->plan->base) < 0 || forget(w, &w->plan->made) < 0)
         return fault_errno(f, FAULT_EIO, "remove what operation %s left", w->plan->op.text);
@@ -166,7 +155,7 @@ static int fork_undone(struct work *w, struct fault *f)
 
 /* Tables B and C. While disk and base are one image the point of no return was not reached; afterwards the disk is a
    child of the base that carries the operation. A base that is neither was there before and is not ours. */
-static int settle_fork(struct work *w, struct fault *f)
+static int settle_fork(struct settling *w, struct fault *f)
 {
     char name[FILE_NAME], base_name[FILE_NAME];
     struct stat st, base;
@@ -195,7 +184,7 @@ static int settle_fork(struct work *w, struct fault *f)
     return 0;
 }
 
-static int settle_reset(struct work *w, struct fault *f)
+static int settle_reset(struct settling *w, struct fault *f)
 {
     struct image_info info;
     if (file_sweep_operation(dir_of(w), w->plan) < 0)
@@ -206,7 +195,7 @@ static int settle_reset(struct work *w, struct fault *f)
 }
 
 /* The child has its old parent again or the new one, which then gets hidden. */
-static int settle_compose(struct work *w, struct fault *f)
+static int settle_compose(struct settling *w, struct fault *f)
 {
     char name[TEMPORARY_NAME];
     struct image_file file;
@@ -229,7 +218,7 @@ static int settle_compose(struct work *w, struct fault *f)
     return 0;
 }
 
-static int settle_update(struct work *w, struct fault *f)
+static int settle_update(struct settling *w, struct fault *f)
 {
     struct claim claim;
     w->wanted = NULL;
@@ -239,7 +228,7 @@ static int settle_update(struct work *w, struct fault *f)
 }
 
 /* The image goes back under the name it was found by. */
-static int rename_back(struct work *w, const struct introduced *it, struct fault *f)
+static int rename_back(struct settling *w, const struct introduced *it, struct fault *f)
 {
     char name[FILE_NAME];
     struct claim claim;
@@ -251,7 +240,7 @@ static int rename_back(struct work *w, const struct introduced *it, struct fault
     return undone(w, f);
 }
 
-static int settle_introduce(struct work *w, struct fault *f)
+static int settle_introduce(struct settling *w, struct fault *f)
 {
     struct introduced it;
     struct claim claim;
@@ -264,7 +253,7 @@ static int settle_introduce(struct work *w, struct fault *f)
     return it.rename ? rename_back(w, &it, f) : undone(w, f);
 }
 
-static int settle_sr_create(struct work *w, struct fault *f)
+static int settle_sr_create(struct settling *w, struct fault *f)
 {
     if (file_sweep_operation(dir_of(w), w->plan) < 0)
         return fault_errno(f, FAULT_FileSRDelete, "remove what operation %s left", w->plan->op.text);
@@ -274,7 +263,7 @@ static int settle_sr_create(struct work *w, struct fault *f)
     return 0;
 }
 
-static int settle_sr_delete(struct work *w, struct fault *f)
+static int settle_sr_delete(struct settling *w, struct fault *f)
 {
     bool empty = false;
     if (file_sr_clear(w->sr, w->plan, &empty, f) < 0)
@@ -283,12 +272,7 @@ static int settle_sr_delete(struct work *w, struct fault *f)
     return 0;
 }
 
-/* after_poison: what is left is only removed, so that it does not matter what the medium forgot. */
-static const struct row {
-    const char *method;
-    int (*settle)(struct work *w, struct fault *f);
-    bool after_poison;
-} rows[] = {
+static const struct settle_row rows[] = {
     {"vdi_create", settle_create, true},        {"vdi_delete", settle_delete, false},
     {"vdi_resize", settle_resize, false},       {"vdi_update", settle_update, false},
     {"vdi_introduce", settle_introduce, false}, {"vdi_snapshot", settle_fork, false},
@@ -300,24 +284,10 @@ static const struct row {
 int file_settle(struct sr *sr, const struct plan *plan, const struct vdi *wanted, struct arena *a, enum settled *how,
                 struct vdi *vdi, struct vdi *base, struct deletion *deleted, struct fault *f)
 {
-    AUTO_ARENA struct arena *own = a ? NULL : arena_new(1U << 20);
-    struct work w = {.sr = sr,
-                     .plan = plan,
-                     .wanted = wanted,
-                     .a = a ? a : own,
-                     .how = SETTLED_STUCK,
-                     .vdi = vdi,
-                     .base = base,
-                     .deleted = deleted};
-    for (size_t i = 0; i < COUNT_OF(rows); i++) {
-        if (strcmp(rows[i].method, plan->method) != 0)
-            continue;
-        if ((rows[i].after_poison || !atomic_load(&sr->poison)) && rows[i].settle(&w, f) < 0)
-            return -1;
-        if (!rows[i].after_poison && atomic_load(&sr->poison))
-            w.how = SETTLED_STUCK; /* also when it was settling that met the failed sync */
-        break;
-    }
+    struct settling w = {
+        .sr = sr, .plan = plan, .wanted = wanted, .a = a, .vdi = vdi, .base = base, .deleted = deleted};
+    if (settle_by_row(rows, COUNT_OF(rows), 1U << 20, &w, f) < 0)
+        return -1;
     *how = w.how;
     return 0;
 }

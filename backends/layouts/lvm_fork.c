@@ -4,42 +4,15 @@
    the new disk's; the base is hidden and made read-only. The first child's tags hold all three names, so that a server
    without this one's journal can finish it too. Until the point of no return everything can be taken back; after it
    everything can be done again, as the children are whole. */
+#include "backends/layouts/fork.h"
 #include "backends/layouts/lvm.h"
 #include "server/base/point.h"
 #include <string.h>
 
-#define BASE_LABEL "base copy" /* as the older manager names it */
-#define MEMORY     (256U << 20)
-
-static enum fault_code code_of(const struct plan *plan)
-{
-    return plan->read_only ? FAULT_VDISnapshot : FAULT_VDIClone;
-}
+#define MEMORY (256U << 20)
 
 /* Passing a point fails as the step before it would. */
 #define PASS(name, code, f) (POINT(name) < 0 ? fault_errno(f, code, "at point " #name) : 0)
-
-static struct vdi base_disk(const struct plan *plan)
-{
-    struct vdi vdi = vdi_blank();
-    vdi.uuid = plan->base;
-    vdi.location = plan->base.text;
-    vdi.label = BASE_LABEL;
-    vdi.read_only = true;
-    vdi.managed = false;
-    return vdi;
-}
-
-/* The new disk's labels, also when recovery has no row of it any more. */
-static struct vdi made_disk(const struct plan *plan, const struct vdi *wanted)
-{
-    struct vdi vdi = wanted ? *wanted : vdi_blank();
-    vdi.uuid = plan->made;
-    vdi.state = VDI_LIVE;
-    if (!wanted || !uuid_equal(&wanted->uuid, &plan->made))
-        vdi.location = plan->made.text;
-    return vdi;
-}
 
 /* ------------------------------------------------------------------ may it be done */
 
@@ -51,7 +24,7 @@ static int check_source(struct sr *sr, const struct plan *plan, const struct lvm
     if (lvm_chain_read(vg, &plan->vdi, c, f) < 0)
         return -1;
     if (c->info.hidden)
-        return fault_set(f, code_of(plan), "disk %s is hidden: it is the base of other disks", plan->vdi.text);
+        return fault_set(f, fork_code(plan), "disk %s is hidden: it is the base of other disks", plan->vdi.text);
     if (c->count + 1 > IMAGE_CHAIN_LIMIT)
         return fault_set(f, FAULT_SnapshotChainTooLong,
                          "disk %s has %zu images in its chain already; there are never more than %d", plan->vdi.text,
@@ -124,7 +97,7 @@ static int make_children(struct sr *sr, const struct plan *plan, struct lvm_vg *
         write_child(sr, plan, vg, &plan->vdi, &plan->op, &parent, f) < 0 ||
         write_child(sr, plan, vg, &plan->made, &plan->made, &parent, f) < 0)
         return -1;
-    return PASS(fork_child_made, code_of(plan), f);
+    return PASS(fork_child_made, fork_code(plan), f);
 }
 
 /* ------------------------------------------------------------------ where it stands, and the rest of it */
@@ -188,15 +161,15 @@ static int begin(struct sr *sr, const struct plan *plan, const struct lvm_chain 
 {
     char base[LVM_NAME];
     lvm_name(base, c->raw, &plan->base);
-    if (lvm_rename(sr, c->lvs[0]->name, base, code_of(plan), f) < 0)
+    if (lvm_rename(sr, c->lvs[0]->name, base, fork_code(plan), f) < 0)
         return -1;
-    return PASS(fork_linked, code_of(plan), f);
+    return PASS(fork_linked, fork_code(plan), f);
 }
 
 int lvm_fork_describe(struct sr *sr, const struct plan *plan, const struct vdi *wanted, struct arena *a,
                       struct vdi *made, struct vdi *base, struct fault *f)
 {
-    const struct vdi new_disk = made_disk(plan, wanted), new_base = base_disk(plan);
+    const struct vdi new_disk = fork_made(plan, wanted), new_base = fork_base(plan);
     struct vdi made_now, base_now;
     if (lvm_describe_now(sr, &plan->made, &new_disk, a, &made_now, f) < 0 ||
         lvm_describe_now(sr, &plan->base, &new_base, a, &base_now, f) < 0 || lvm_mgt_put(sr, &made_now, f) < 0 ||
@@ -217,7 +190,7 @@ int lvm_vdi_fork(struct sr *sr, const struct plan *plan, const struct vdi *wante
         return -1;
     int active = lvm_is_active(vg, c.lvs[0], f);
     if (active < 0 || make_children(sr, plan, vg, &c, active, a, f) < 0 || begin(sr, plan, &c, f) < 0 ||
-        lvm_fork_finish(sr, &fork, code_of(plan), f) < 0)
+        lvm_fork_finish(sr, &fork, fork_code(plan), f) < 0)
         return -1;
     const char *ignored;
     if (active && lvm_vdi_attach(sr, vdi, !vdi->read_only, a, &ignored, f) < 0)

@@ -2,30 +2,19 @@
 /* Bringing the medium to an end of an operation, by what stands on it: names, tags that carry the operation, and what
    VHDs say of themselves. Each step may be cut off and done again. */
 #include "backends/layouts/lvm.h"
+#include "backends/layouts/settle.h"
 #include <string.h>
 
 #define MEMORY (256U << 20)
 
-/* What one settling works on. */
-struct work {
-    struct sr *sr;
-    const struct plan *plan;
-    const struct vdi *wanted; /* or NULL */
-    struct arena *a;
-    enum settled how;
-    /* Out, for SETTLED_DONE. */
-    struct vdi *vdi, *base;
-    struct deletion *deleted;
-};
-
-static int undone(struct work *w)
+static int undone(struct settling *w)
 {
     w->how = SETTLED_UNDONE;
     return 0;
 }
 
 /* The disk as the slot would have answered it. */
-static int done(struct work *w, struct fault *f)
+static int done(struct settling *w, struct fault *f)
 {
     if (lvm_describe_now(w->sr, &w->plan->vdi, w->wanted, w->a, w->vdi, f) < 0)
         return -1;
@@ -142,7 +131,7 @@ int lvm_settle_strays(struct sr *sr, struct fault *f)
 
 /* ------------------------------------------------------------------ disks */
 
-static int find_disk(struct work *w, struct lvm_vg **vg, const struct lvm_lv **lv, bool *raw, struct fault *f)
+static int find_disk(struct settling *w, struct lvm_vg **vg, const struct lvm_lv **lv, bool *raw, struct fault *f)
 {
     if (lvm_group(w->sr, w->a, vg, f) < 0)
         return -1;
@@ -151,7 +140,7 @@ static int find_disk(struct work *w, struct lvm_vg **vg, const struct lvm_lv **l
 }
 
 /* Table F. A volume of this operation under the disk's name was published by it. */
-static int settle_create(struct work *w, struct fault *f)
+static int settle_create(struct settling *w, struct fault *f)
 {
     struct lvm_vg *vg;
     const struct lvm_lv *lv;
@@ -170,7 +159,7 @@ static int settle_create(struct work *w, struct fault *f)
     return lvm_lv_remove(&scope, vg->name, names, f) < 0 ? -1 : undone(w);
 }
 
-static int settle_delete(struct work *w, struct fault *f)
+static int settle_delete(struct settling *w, struct fault *f)
 {
     struct vdi vdi = vdi_blank();
     struct deletion deleted;
@@ -183,7 +172,7 @@ static int settle_delete(struct work *w, struct fault *f)
 }
 
 /* Table D: what the volume gained is zeroed, or gets its footer; the size is what then stands. */
-static int settle_resize(struct work *w, struct fault *f)
+static int settle_resize(struct settling *w, struct fault *f)
 {
     struct lvm_vg *vg;
     const struct lvm_lv *lv;
@@ -200,7 +189,7 @@ static int settle_resize(struct work *w, struct fault *f)
 }
 
 /* Tables B and C. */
-static int settle_fork(struct work *w, struct fault *f)
+static int settle_fork(struct settling *w, struct fault *f)
 {
     struct lvm_vg *vg;
     const struct plan *p = w->plan;
@@ -225,7 +214,7 @@ static int settle_fork(struct work *w, struct fault *f)
 }
 
 /* A reset that has begun is finished. */
-static int settle_reset(struct work *w, struct fault *f)
+static int settle_reset(struct settling *w, struct fault *f)
 {
     struct lvm_vg *vg;
     const struct lvm_lv *lv;
@@ -240,7 +229,7 @@ static int settle_reset(struct work *w, struct fault *f)
 }
 
 /* So is a compose whose log is whole. One that is over has left its parent in the child, and hidden. */
-static int settle_compose(struct work *w, struct fault *f)
+static int settle_compose(struct settling *w, struct fault *f)
 {
     struct lvm_vg *vg;
     struct lvm_chain c;
@@ -268,7 +257,7 @@ static int settle_compose(struct work *w, struct fault *f)
 }
 
 /* The row has the old labels: so gets the medium. */
-static int settle_update(struct work *w, struct fault *f)
+static int settle_update(struct settling *w, struct fault *f)
 {
     struct vdi now;
     if (w->wanted && uuid_equal(&w->wanted->uuid, &w->plan->vdi) &&
@@ -278,18 +267,18 @@ static int settle_update(struct work *w, struct fault *f)
 }
 
 /* Nothing was touched. */
-static int settle_introduce(struct work *w, struct fault *f)
+static int settle_introduce(struct settling *w, struct fault *f)
 {
     w->wanted = NULL;
     return w->plan->keep ? done(w, f) : undone(w);
 }
 
-static int settle_sr_create(struct work *w, struct fault *f)
+static int settle_sr_create(struct settling *w, struct fault *f)
 {
     return lvm_sr_undo(w->sr, w->plan, f) < 0 ? -1 : undone(w);
 }
 
-static int settle_sr_delete(struct work *w, struct fault *f)
+static int settle_sr_delete(struct settling *w, struct fault *f)
 {
     bool empty = false;
     if (lvm_sr_clear(w->sr, w->plan, &empty, f) < 0)
@@ -298,12 +287,7 @@ static int settle_sr_delete(struct work *w, struct fault *f)
     return 0;
 }
 
-/* after_poison: what is left is only removed, so that it does not matter what the medium forgot. */
-static const struct row {
-    const char *method;
-    int (*settle)(struct work *w, struct fault *f);
-    bool after_poison;
-} rows[] = {
+static const struct settle_row rows[] = {
     {"vdi_create", settle_create, true},      {"vdi_delete", settle_delete, false},
     {"vdi_resize", settle_resize, false},     {"vdi_introduce", settle_introduce, false},
     {"vdi_epoch_begin", settle_reset, false}, {"vdi_compose", settle_compose, false},
@@ -315,22 +299,10 @@ static const struct row {
 int lvm_settle(struct sr *sr, const struct plan *plan, const struct vdi *wanted, struct arena *a, enum settled *how,
                struct vdi *vdi, struct vdi *base, struct deletion *deleted, struct fault *f)
 {
-    AUTO_ARENA struct arena *own = a ? NULL : arena_new(MEMORY);
-    struct work w = {.sr = sr,
-                     .plan = plan,
-                     .wanted = wanted,
-                     .a = a ? a : own,
-                     .how = SETTLED_STUCK,
-                     .vdi = vdi,
-                     .base = base,
-                     .deleted = deleted};
-    for (size_t i = 0; i < COUNT_OF(rows); i++) {
-        if (strcmp(rows[i].method, plan->method) != 0)
-            continue;
-        if ((rows[i].after_poison || !atomic_load(&sr->poison)) && rows[i].settle(&w, f) < 0)
-            return -1;
-        break;
-    }
+    struct settling w = {
+        .sr = sr, .plan = plan, .wanted = wanted, .a = a, .vdi = vdi, .base = base, .deleted = deleted};
+    if (settle_by_row(rows, COUNT_OF(rows), MEMORY, &w, f) < 0)
+        return -1;
     *how = w.how;
     return 0;
 }
