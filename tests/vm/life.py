@@ -159,9 +159,18 @@ class Life:
             self.sr("vdi_epoch_begin", vdi_uuid=vdi, vdi_on_boot="reset")
             self.held[vdi] = before
 
+    def attach(self):
+        """Again when the target does not answer in time: machine and guest may have much else to do."""
+        for left in reversed(range(4)):
+            try:
+                return self.sr("sr_attach")
+            except Fault as fault:
+                if fault.code != 141 or not left:
+                    raise
+
     def reattach(self):
         self.sr("sr_detach")
-        self.sr("sr_attach")
+        self.attach()
         self.calls += 2
 
     def scan(self):

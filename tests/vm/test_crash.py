@@ -95,7 +95,7 @@ class Crash(unittest.TestCase):
     def judge(self, *lives, left=True):
         """Of a daemon that has been started again. left: also what it holds once it has let go of the SRs."""
         for one in lives:
-            one.sr("sr_attach")  # it may have died between the two of a reattach
+            one.attach()  # it may have died between the two of a reattach
             one.release()
             one.settle()
         ours = {one.sr.uuid for one in lives}  # of one that failed before, enough was told
@@ -105,7 +105,7 @@ class Crash(unittest.TestCase):
                 one.sr("sr_detach")
             self.clean()
             for one in lives:
-                one.sr("sr_attach")
+                one.attach()
 
     def at(self, one, name, prepare, act, n, left=True):
         """act, killed at the n-th point it passes, and judged; whether it passes so many."""
@@ -272,8 +272,8 @@ class Crash(unittest.TestCase):
             self.loaded(lives)
             self.lab.start()
             self.trial("kills", lambda: self.judge(*lives, left=number % 5 == 4), kill=number)
-        calls = {one.sr.kind: one.calls for one in lives}
-        print(f"{kills} kills, calls acknowledged: {calls}", flush=True)
+            calls = {one.sr.kind: one.calls for one in lives}
+            print(f"{number + 1} kills, calls acknowledged: {calls}", flush=True)
         self.told("kills", "{kills} kills under calls to SRs of {types}, {calls} of them acknowledged; after {wrong} of the "
                   "kills something was wrong", calls=sum(calls.values()))
         for one in lives:
