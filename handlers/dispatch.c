@@ -241,7 +241,7 @@ static int authorise(struct dispatch *d, const struct call *c, struct fault *f)
 static bool may_retry(const struct method *m)
 {
     return m->phases->link == LINK_ATTACHES || m->phases->link == LINK_CLAIMS || m->phases == &sr_create_phases ||
-           m->phases == &sr_delete_phases;
+           m->phases == &sr_delete_phases || m->phases == &sr_detach_phases;
 }
 
 /* A call that could only wait for a server that is gone is refused before it takes a place in the SR's queue. */

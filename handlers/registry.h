@@ -10,8 +10,8 @@ struct registry;
 
 enum sr_standing {
     STANDING_RECOVERING, /* waits for its recovery: every call is answered SRUnavailable */
-    STANDING_STUCK, /* recovery or a result could not be finished; sr_create, sr_attach and sr_delete try again, all
-                       else is SRUnavailable */
+    STANDING_STUCK,      /* recovery or a result could not be finished; sr_create, sr_attach, sr_detach and sr_delete
+                            try again, all else is SRUnavailable */
     STANDING_SERVING
 };
 

@@ -409,6 +409,33 @@ const struct phases vdi_attach_from_config_phases = {.link = LINK_ATTACHES,
 
 /* sr_detach */
 
+struct open_ops {
+    struct call *call;
+    size_t count;
+};
+
+static int count_open(struct txn *t, void *arg, struct fault *f)
+{
+    struct open_ops *o = arg;
+    struct plan *ops;
+    return store_op_list(t, &o->call->keys.sr, o->call->arena, &ops, &o->count, f);
+}
+
+/* A host lets go of an SR too whose place has not been reached since the start, unless something is to be settled there
+   first. */
+static int sr_detach_look(struct dispatch *d, struct call *c, struct fault *f)
+{
+    struct fault why = {0};
+    struct open_ops open = {.call = c};
+    if (retry(d, c, &why) == 0)
+        return 0;
+    if (store_read(d->settings.store, count_open, &open, f) < 0)
+        return -1;
+    if (open.count)
+        *f = why;
+    return open.count ? -1 : 0;
+}
+
 static int sr_detach_check(struct txn *t, struct call *c, struct fault *f)
 {
     struct attachment *disks;
@@ -442,8 +469,21 @@ static int sr_detach_record(struct txn *t, struct call *c, struct fault *f)
     return store_detach(t, &c->plan.sr, &UUID_NONE, c->who.holder, f);
 }
 
-const struct phases sr_detach_phases = {
-    .link = LINK_DETACHES, .check = sr_detach_check, .act = sr_detach_act, .record = sr_detach_record};
+/* Nobody holds it and nothing is open there: what could not be reached is no longer to be. */
+static int sr_detach_after(struct dispatch *d, struct call *c, struct fault *f)
+{
+    (void) f;
+    if (c->sr && c->work->last && registry_is_stuck(d->registry, &c->keys.sr))
+        registry_stand(d->registry, &c->keys.sr, STANDING_SERVING, "");
+    return 0;
+}
+
+const struct phases sr_detach_phases = {.link = LINK_DETACHES,
+                                        .look = sr_detach_look,
+                                        .check = sr_detach_check,
+                                        .act = sr_detach_act,
+                                        .record = sr_detach_record,
+                                        .after = sr_detach_after};
 
 /* sr_scan, sr_update */
 

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """The medium is authoritative: markers, owners, adoption, images that come and go, and a lost database."""
+import http.client
 import os
 import shutil
 import subprocess
@@ -42,6 +43,32 @@ class Markers(LabTest):
         os.rename(sr.location + ".away", sr.location)
         sr("sr_scan")
         self.assertEqual(set(sr.contents()), {vdi})
+
+    def test_a_place_that_is_gone_since_the_start_is_let_go_of(self):
+        """But for what a host has of its disks, and for what is to be settled there."""
+        srs = [self.lab.repository("file").made() for _ in range(3)]
+        disks = [sr.disk() for sr in srs]
+        used, cut, free = srs
+        used("vdi_attach", "true", vdi_uuid=disks[0])
+        self.lab.arm("create_temp_made:kill")
+        with self.assertRaises((OSError, http.client.HTTPException)):
+            cut.disk()
+        self.assertTrue(self.lab.died())
+        for sr in srs:
+            os.rename(sr.location, sr.location + ".away")
+        self.lab.start()
+        for sr, code in ((used, 16), (cut, 47)):
+            with self.refused(code):
+                sr("sr_detach")
+        free("sr_detach")
+        with self.refused(47, "not attached"):
+            free("sr_scan")
+        self.assertEqual({one["sr"] for one in fsck(self.lab) if one["kind"] == "sr_unsettled"}, {used.uuid, cut.uuid})
+        for sr, disk in zip(srs, disks):
+            os.rename(sr.location + ".away", sr.location)
+            sr("sr_attach")
+            self.assertEqual(set(sr.contents()), {disk})
+        self.assertEqual(fsck(self.lab, "--strict"), [])
 
     def test_the_marker_of_another_sr_is_refused(self):
         first, second = (self.lab.repository("file").made() for _ in range(2))

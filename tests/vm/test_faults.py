@@ -371,19 +371,27 @@ class Gone(IscsiTest):
             sr("sr_detach")
 
     @deep
-    def test_a_daemon_that_is_started_again_while_it_is_gone_says_so_and_goes_on_when_it_is_back(self):
+    def test_a_daemon_that_is_started_again_while_it_is_gone_lets_go_of_what_no_disk_is_attached_of(self):
         held = [self.attached(kind) for kind in self.LUNS]
+        (given_back, disk), *others = held
+        given_back.released(disk)
         self.lab.kill9()
         self.lost()
         self.lab.start()
-        for sr, disk in held:
-            for call, keys in (("sr_scan", {}), ("vdi_detach", {"vdi_uuid": disk}), ("sr_detach", {})):
+        self.within(given_back, "sr_detach")
+        self.assertEqual([session for session in kit.sessions()], [(IQN, "127.0.0.1")] * len(others))
+        for sr, disk in others:
+            for call, keys in (("sr_scan", {}), ("vdi_detach", {"vdi_uuid": disk})):
                 with self.refused(47):
                     self.within(sr, call, **keys)
+            with self.refused(16):
+                self.within(sr, "sr_detach")
         self.store.enable()
-        for sr, disk in held:
+        given_back("sr_attach")
+        for sr, disk in others:
             sr("sr_attach")
             sr.released(disk)
+        for sr, _ in held:
             sr("sr_detach")
         self.nothing_is_left()
 
