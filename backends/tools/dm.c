@@ -19,6 +19,7 @@
 #define CONTROL      "/dev/mapper/control"
 #define REMOVE_TRIES 60 /* udev may look at a device that was just closed */
 #define REMOVE_PAUSE 50000000L
+#define TELL_MAX     64
 
 /* As libdevmapper and the rules it brings for udev have them. */
 #define COOKIE_MAGIC        0x0d4dU
@@ -160,6 +161,25 @@ int dm_remove(const char *uuid, struct fault *f)
     if (r > 0 && event && io.flags & DM_UEVENT_GENERATED_FLAG)
         cookie_wait(&cookie);
     return 0;
+}
+
+/* ------------------------------------------------------------------ messages */
+
+int dm_tell(const char *uuid, const char *text, struct fault *f)
+{
+    enum { HEAD = sizeof(struct dm_ioctl) + sizeof(struct dm_target_msg) }; /* whose sector is zero */
+    union {
+        struct dm_ioctl io;
+        char bytes[HEAD + TELL_MAX];
+    } m = {.io = {.version = {DM_VERSION_MAJOR, 0, 0}, .data_size = sizeof m, .data_start = sizeof m.io}};
+    AUTO_FD int fd = open(CONTROL, O_RDWR | O_CLOEXEC);
+    memset(m.bytes + sizeof m.io, 0, sizeof m - sizeof m.io);
+    snprintf(m.io.uuid, sizeof m.io.uuid, "%s", uuid);
+    snprintf(m.bytes + HEAD, TELL_MAX, "%s", text);
+    if (fd < 0 ? errno == ENOENT || errno == ENODEV || errno == ENXIO
+               : ioctl(fd, DM_TARGET_MSG, &m) == 0 || errno == ENXIO)
+        return 0;
+    return fault_errno(f, FAULT_EIO, "tell device %s to %s", uuid, text);
 }
 
 /* ------------------------------------------------------------------ a group */

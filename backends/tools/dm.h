@@ -26,6 +26,8 @@ void dm_uuid(char out[DM_UUID_SIZE], const char *vg_uuid, const char *lv_uuid);
 int dm_find(const char *uuid, struct dm_device *out, struct fault *f);
 /* Removes it; success when it is not there. VDIInUse when it stays open for some seconds, else EIO. */
 int dm_remove(const char *uuid, struct fault *f);
+/* Tells the target at its beginning this. Success when the device is not there, EIO when it refuses. */
+int dm_tell(const char *uuid, const char *text, struct fault *f);
 /* dm_remove of every LVM volume of a group of this name, as the kernel has them. One that fails keeps none of the
    others. */
 int dm_remove_group(const char *vg, struct fault *f);

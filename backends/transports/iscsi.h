@@ -10,7 +10,10 @@
 #include "backends/scsi/sysfs.h"
 #include "backends/tools/iscsiadm.h"
 
+#define ISCSI_DEV   "/dev/"
 #define ISCSI_LINKS "/dev/smapid" /* one directory an SR, in it a link for each disk, named by its identity */
+
+#define ISCSI_PROBE "smapi-probe-" /* interfaces of probes: with the process's number, and one for each */
 
 #define ISCSI_ALL "*" /* as a target's name: every one */
 
@@ -26,6 +29,7 @@ struct iscsi_want {
     const char *luns[ISCSI_LUNS_MAX], *ids[ISCSI_LUNS_MAX];
     size_t lun_count, id_count;
     enum fault_code lun_missing; /* what a layout that needs a LUN says without one; FAULT_NONE: all LUNs are wanted */
+    bool paths;                  /* a LUN is to be reached by all portals, when this host runs multipathd */
     bool fresh;                  /* the sessions were made by iscsi_connect */
     bool keyless;                /* it made none, as no call has brought the password */
     struct arena *arena;
@@ -38,7 +42,12 @@ int iscsi_read(const struct pairs *config, const struct secrets *secrets, const 
 int iscsi_connect(struct iscsi_want *w, struct fault *f);
 /* The kernel forgets disks whose LUN is gone or another now. SRScan when one does not answer. */
 int iscsi_refresh(const struct iscsi_want *w, struct fault *f);
-/* Ends every session of the interface and removes its records. Idempotent. SRInUse while a disk is held. */
+/* Of several sessions with a target one stays, the first that is logged in, and no map. SRInUse when one is held. */
+int iscsi_keep_one(const struct iscsi_want *w, struct fault *f);
+/* Every path that the map has is in these sessions. */
+bool iscsi_alone(const char *map, const struct iscsi_session *sessions, size_t count, struct arena *a);
+/* Ends every session of the interface, with the maps over its disks alone, and removes its records. Idempotent. SRInUse
+ * while a disk is held. */
 int iscsi_end(const char *iface, int hold, struct fault *f);
 /* The disks of the interface's sessions, each once, when all that are wanted are there; the kernel forgets the others.
  */
@@ -49,10 +58,21 @@ int iscsi_disks(const struct iscsi_want *w, struct scsi_disk **out, size_t *coun
 /* SRUnavailable when no session of the SR has its target, now and for some seconds. */
 int iscsi_answers(const struct sr *sr, struct fault *f);
 /* Before the place is left: ends those sessions of the SR whose target does not answer, whatever stands on their disks,
-   so that who waits for them gets an error instead. The others stay. Idempotent. */
+   so that who waits for them gets an error instead, also from a map that has no other path then. The others stay.
+   Idempotent. */
 int iscsi_give_up(struct sr *sr, struct fault *f);
 /* From now on a target that is away for a while does not fail who uses its disks. */
 int iscsi_attached(struct sr *sr, struct fault *f);
+
+/* ---- iscsi_paths.c */
+
+/* As iscsi_disks, each LUN once: the name is that of the map over its paths where there are several and multipathd
+   makes one; where it does not, one session stays. */
+int iscsi_gather(struct iscsi_want *w, struct scsi_disk **out, size_t *count, struct fault *f);
+/* Of disks that were listed: each LUN once, by the map over it when there is one. How many. */
+size_t iscsi_each_lun_once(struct scsi_disk *disks, size_t count, struct arena *a);
+/* The map that a link leads to, as long as it is that of the link's LUN; "" otherwise. */
+const char *iscsi_linked_map(const char *link, struct arena *a);
 
 /* ---- iscsi_place.c: for transports whose place is LUNs of a target, or stands on them */
 

@@ -2,6 +2,7 @@
 /* Targets that have gone. The kernel keeps what is asked of a disk whose session is lost, and whoever asked waits in
    it, beyond any deadline: for a quarter of a minute while an attach looks, for two minutes once disks may be in use.
    So the session is asked first, and given up before its place is left. */
+#include "backends/tools/multipath.h"
 #include "backends/transports/iscsi.h"
 #include "server/base/clock.h"
 #include "server/base/log.h"
@@ -74,12 +75,26 @@ int iscsi_answers(const struct sr *sr, struct fault *f)
                            w.sessions[0].target, sr->uuid.text, w.sessions[0].sid);
 }
 
+/* A map may be told to keep for good what finds no path. */
+static void fail_maps(const struct sr *sr, const struct watch *w)
+{
+    size_t count;
+    const char **links = iscsi_links(&sr->uuid, w->arena, &count);
+    for (size_t i = 0; i < count; i++) {
+        const char *map = iscsi_linked_map(links[i], w->arena);
+        if (map[0] && iscsi_alone(map, w->sessions, w->count, w->arena))
+            multipath_fail(map, sr->hold);
+    }
+}
+
 int iscsi_give_up(struct sr *sr, struct fault *f)
 {
     AUTO_ARENA struct arena *a = arena_new(64 << 20);
     struct watch w = {.arena = a, .iface = iscsi_iface(&sr->uuid, a)};
     if (watch_until(&w, all_are_told, NOTICE_NS, f) < 0 || watch_until(&w, all_are_in, RETURN_NS, f) < 0)
         return -1;
+    if (w.count == 0 || !one_is_in(&w))
+        fail_maps(sr, &w);
     for (size_t i = 0; i < w.count; i++) {
         const struct iscsi_session *s = &w.sessions[i];
         if (s->logged_in)

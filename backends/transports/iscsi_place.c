@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* An SR's place: the LUNs of a target, each by a link of its own in ISCSI_LINKS that always leads to the disk in this
    SR's session. Kernel state and open-iscsi's records are all there is; both carry the interface's name. */
+#include "backends/tools/multipath.h"
 #include "backends/transports/iscsi.h"
 #include "backends/types.h"
 #include <errno.h>
@@ -8,8 +9,6 @@
 #include <stdatomic.h>
 #include <string.h>
 #include <sys/stat.h>
-
-#define PROBE_PREFIX "smapi-probe-"
 
 const char *iscsi_iface(const struct uuid *sr, struct arena *a)
 {
@@ -46,6 +45,7 @@ static int read_config(const struct sr *sr, struct arena *a, struct iscsi_want *
         return -1;
     out->who.hold = sr->hold;
     out->lun_missing = lun_fault(sr->type->layout, false);
+    out->paths = !iscsi_takes_all(sr->type->layout);
     return check_count(sr->type->layout, out, f);
 }
 
@@ -58,9 +58,9 @@ static void sweep_probes(void)
     const char **names;
     size_t count;
     AUTO_ARENA struct arena *a = arena_new(4 << 20);
-    iscsiadm_ifaces(PROBE_PREFIX, a, &names, &count);
+    iscsiadm_ifaces(ISCSI_PROBE, a, &names, &count);
     for (size_t i = 0; i < count; i++) {
-        long pid = strtol(names[i] + sizeof PROBE_PREFIX - 1, NULL, 10);
+        long pid = strtol(names[i] + sizeof ISCSI_PROBE - 1, NULL, 10);
         if (pid > 0 && kill((pid_t) pid, 0) < 0 && errno == ESRCH)
             iscsi_end(names[i], -1, &ignored);
     }
@@ -103,7 +103,7 @@ static int make_link(const struct uuid *sr, const struct scsi_disk *disk, struct
     const char *path = arena_printf(a, "%s/%s", directory, disk->id), *temp = arena_printf(a, "%s/.new", directory);
     unlink(temp);
     if ((mkdir(ISCSI_LINKS, 0755) < 0 && errno != EEXIST) || (mkdir(directory, 0755) < 0 && errno != EEXIST) ||
-        symlink(arena_printf(a, "/dev/%s", disk->name), temp) < 0 || rename(temp, path) < 0)
+        symlink(arena_printf(a, ISCSI_DEV "%s", disk->name), temp) < 0 || rename(temp, path) < 0)
         return fault_errno(f, FAULT_ISCSIDevice, "make link %s", path);
     *out = path;
     return 0;
@@ -162,18 +162,33 @@ static int open_place(struct sr *sr, struct iscsi_want *w, struct arena *a, stru
 {
     struct scsi_disk *disks;
     size_t count;
-    if (iscsi_connect(w, f) < 0 || iscsi_disks(w, &disks, &count, f) < 0)
+    if (iscsi_connect(w, f) < 0)
         return -1;
-    for (size_t i = 0; i < count && !w->fresh; i++) /* a LUN may have grown since the session found it */
-        if (scsi_rescan(disks[i].name, f) < 0)
-            return -1;
+    if ((w->paths ? iscsi_gather(w, &disks, &count, f) : iscsi_disks(w, &disks, &count, f)) < 0)
+        return -1;
     return fill_place(sr, disks, count, a, f);
+}
+
+/* Maps of the SR whose sessions have ended already: only its links tell whose they were. */
+static int remove_orphans(const struct sr *sr, struct arena *a, struct fault *f)
+{
+    size_t count;
+    const char **links = iscsi_links(&sr->uuid, a, &count), **ignored;
+    for (size_t i = 0; i < count; i++) {
+        const char *map = iscsi_linked_map(links[i], a);
+        if (map[0] && multipath_paths(map, a, &ignored) == 0 &&
+            multipath_remove(map, strrchr(links[i], '/') + 1, sr->hold, f) < 0)
+            return -1;
+    }
+    return 0;
 }
 
 int iscsi_close(struct sr *sr, struct fault *f)
 {
     AUTO_ARENA struct arena *a = arena_new(8 << 20);
     place_free_devices(&sr->place);
+    if (remove_orphans(sr, a, f) < 0)
+        return -1;
     remove_links(sr, a);
     sweep_probes();
     return iscsi_end(iscsi_iface(&sr->uuid, a), sr->hold, f);
@@ -255,6 +270,9 @@ static int look_at(struct iscsi_want *w, const struct layout *layout, iscsi_look
         return -1;
     if (count == 0)
         return 0;
+    if (!iscsi_takes_all(
+            layout)) /* multipathd has put the session of an SR that is attached and this one into one map */
+        count = iscsi_each_lun_once(disks, count, w->arena);
     const struct iscsi_found found = found_of(disks, count, w->arena);
     return look(layout, &found, w->arena, out, f);
 }
@@ -265,7 +283,7 @@ int iscsi_probe(const struct layout *layout, const struct pairs *config, const s
     static atomic_uint number;
     struct iscsi_want w;
     struct fault why = {0}, left = {0};
-    const char *iface = arena_printf(a, PROBE_PREFIX "%d-%u", (int) getpid(), atomic_fetch_add(&number, 1));
+    const char *iface = arena_printf(a, ISCSI_PROBE "%d-%u", (int) getpid(), atomic_fetch_add(&number, 1));
     sweep_probes();
     if (iscsi_read(config, secrets, iface, a, &w, f) < 0)
         return -1;

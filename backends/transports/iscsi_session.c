@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* What is wanted, sessions to it, and the disks in them. */
 #include "backends/scsi/command.h"
+#include "backends/tools/multipath.h"
 #include "backends/transports/iscsi.h"
 #include "server/base/clock.h"
 #include "server/base/point.h"
@@ -252,6 +253,7 @@ static int begin(struct iscsi_want *w, struct fault *f)
     size_t n = w->target ? choose(w, offers, count, chosen) : 0;
     if (n == 0)
         return refuse_target(w, offers, count, f);
+    w->who.multipath = w->paths && n > 1 && multipath_runs();
     return wants_all(w) ? log_in_to_all(w, chosen, n, f) : log_in(w, chosen, n, f);
 }
 
@@ -273,25 +275,113 @@ int iscsi_connect(struct iscsi_want *w, struct fault *f)
     return -1;
 }
 
-/* Something stands on the disk: a file system, a volume, a mapping. */
-static bool is_held(struct arena *a, const struct scsi_disk *d)
+/* ------------------------------------------------------------------ ending them */
+
+/* What is to end. */
+struct ending {
+    struct arena *arena;
+    const struct iscsi_session *sessions;
+    size_t count;
+    int hold;
+};
+
+bool iscsi_alone(const char *map, const struct iscsi_session *sessions, size_t count, struct arena *a)
 {
-    int fd = open(arena_printf(a, "/dev/%s", d->name), O_RDONLY | O_EXCL | O_NONBLOCK | O_CLOEXEC);
+    const char **paths;
+    struct scsi_disk d;
+    size_t all = multipath_paths(map, a, &paths), ours = 0;
+    for (size_t i = 0; i < all; i++)
+        for (size_t s = 0; s < count && scsi_disk_at(arena_printf(a, "/dev/%s", paths[i]), a, &d); s++)
+            ours += d.host == sessions[s].host;
+    return ours == all;
+}
+
+static bool is_ours(const struct ending *e, const char *map)
+{
+    return iscsi_alone(map, e->sessions, e->count, e->arena);
+}
+
+/* A probe's session may be one path more of an attached SR's map. Who holds that has others. */
+static bool is_guest(const struct ending *e, const struct iscsi_session *s, const char *map)
+{
+    return strncmp(s->iface, ISCSI_PROBE, strlen(ISCSI_PROBE)) == 0 && !is_ours(e, map);
+}
+
+/* Something stands on the disk, or on a map over it: a file system, a volume, a mapping. */
+static bool is_held(const struct ending *e, const struct iscsi_session *s, const struct scsi_disk *d)
+{
+    const char *map = multipath_over(d->name, e->arena), *top = map[0] ? map : d->name;
+    if (map[0] && is_guest(e, s, map))
+        return false;
+    int fd = open(arena_printf(e->arena, "/dev/%s", top), O_RDONLY | O_EXCL | O_NONBLOCK | O_CLOEXEC);
     if (fd >= 0)
         close(fd);
     return fd < 0 && errno == EBUSY;
 }
 
-static int refuse_if_held(const struct iscsi_session *s, struct arena *a, struct fault *f)
+static int refuse_if_held(const struct ending *e, const struct iscsi_session *s, const struct scsi_disk *d,
+                          struct fault *f)
+{
+    if (!is_held(e, s, d))
+        return 0;
+    return fault_set(f, FAULT_SRInUse, "something stands on %s, LUN %" PRIu64 " of target %.200s", d->name, d->lun,
+                     s->target);
+}
+
+/* A path that multipathd does not let go of goes with its session. */
+static int leave_map(const struct ending *e, const struct iscsi_session *s, const struct scsi_disk *d, struct fault *f)
+{
+    struct fault ignored;
+    const char *map = multipath_over(d->name, e->arena);
+    if (!map[0])
+        return 0;
+    if (!is_ours(e, map)) {
+        multipath_drop_path(d->name, e->hold, &ignored);
+        return 0;
+    }
+    if (multipath_remove(map, d->id, e->hold, f) < 0)
+        return -1;
+    return POINT(multipath_unmapped) < 0 ? fault_errno(f, FAULT_ISCSIDetach, "end session %u", s->sid) : 0;
+}
+
+typedef int visitor(const struct ending *e, const struct iscsi_session *s, const struct scsi_disk *d, struct fault *f);
+
+static int each_disk(const struct ending *e, visitor *visit, struct fault *f)
 {
     struct scsi_disk *disks;
     size_t count;
-    if (scsi_disks(s->host, a, &disks, &count, f) < 0)
+    for (size_t i = 0; i < e->count; i++) {
+        if (scsi_disks(e->sessions[i].host, e->arena, &disks, &count, f) < 0)
+            return -1;
+        for (size_t j = 0; j < count; j++)
+            if (disks[j].name[0] && visit(e, &e->sessions[i], &disks[j], f) < 0)
+                return -1;
+    }
+    return 0;
+}
+
+/* One before it, or one after it that is logged in where it is not, takes its place. */
+static bool is_spare(const struct iscsi_session *s, size_t count, size_t at)
+{
+    for (size_t i = 0; i < count; i++)
+        if (i != at && strcmp(s[i].target, s[at].target) == 0 &&
+            (s[i].logged_in == s[at].logged_in ? i < at : s[i].logged_in))
+            return true;
+    return false;
+}
+
+int iscsi_keep_one(const struct iscsi_want *w, struct fault *f)
+{
+    struct iscsi_session *s;
+    size_t count;
+    if (iscsi_sessions(w->who.iface, w->arena, &s, &count, f) < 0)
+        return -1;
+    const struct ending e = {.arena = w->arena, .sessions = s, .count = count, .hold = w->who.hold};
+    if (each_disk(&e, leave_map, f) < 0)
         return -1;
     for (size_t i = 0; i < count; i++)
-        if (disks[i].name[0] && is_held(a, &disks[i]))
-            return fault_set(f, FAULT_SRInUse, "something stands on %s, LUN %" PRIu64 " of target %.200s",
-                             disks[i].name, disks[i].lun, s->target);
+        if (is_spare(s, count, i) && iscsiadm_logout(s[i].sid, w->who.hold, f) < 0)
+            return -1;
     return 0;
 }
 
@@ -302,10 +392,13 @@ int iscsi_end(const char *iface, int hold, struct fault *f)
     size_t count = 0;
     if (iscsi_sessions(iface, a, &s, &count, f) < 0)
         return -1;
+    const struct ending e = {.arena = a, .sessions = s, .count = count, .hold = hold};
     if (count && iscsiadm_remember(iface, f) < 0)
         return -1;
+    if (each_disk(&e, refuse_if_held, f) < 0 || each_disk(&e, leave_map, f) < 0)
+        return -1;
     for (size_t i = 0; i < count; i++)
-        if (refuse_if_held(&s[i], a, f) < 0 || iscsiadm_logout(s[i].sid, hold, f) < 0)
+        if (iscsiadm_logout(s[i].sid, hold, f) < 0)
             return -1;
     if (count && (iscsi_sessions(iface, a, &s, &count, f) < 0 || count))
         return count ? fault_set(f, FAULT_ISCSIDetach, "session %u with target %.200s does not end", s[0].sid,
@@ -333,7 +426,8 @@ static bool selected(const struct iscsi_want *w, const struct scsi_disk *d)
     return w->id_count == 0 || in_list(w->ids, w->id_count, d->id);
 }
 
-/* All disks of all sessions. ready: each has its device node. */
+/* All disks of all sessions; of those of a LUN that has several, of the ones whose portal answers. ready: each has its
+   device node. */
 static int list_disks(const struct iscsi_want *w, struct scsi_disk **out, size_t *count, bool *ready, struct fault *f)
 {
     struct iscsi_session *s;
@@ -343,6 +437,8 @@ static int list_disks(const struct iscsi_want *w, struct scsi_disk **out, size_t
     struct scsi_disk **lists = ARENA_ARRAY(w->arena, struct scsi_disk *, sessions + 1);
     size_t *counts = ARENA_ARRAY(w->arena, size_t, sessions + 1), all = 0;
     for (size_t i = 0; i < sessions; i++) {
+        if (w->paths && !s[i].logged_in)
+            continue;
         if (scsi_disks(s[i].host, w->arena, &lists[i], &counts[i], f) < 0)
             return -1;
         all += counts[i];

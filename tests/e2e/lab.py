@@ -78,7 +78,7 @@ PLACES = {"dummy": lambda lab, sr: {}, "file": lambda lab, sr: {"location": os.p
 # this, and make entries of PLACES.
 KINDS = tuple(os.environ.get("SMAPI_KINDS", "file dummy").split())
 
-POINTS_IN_GUESTS = ("iscsi_", "fence_", "mount_", "volume_")  # of types that need one: tests/vm passes these points
+POINTS_IN_GUESTS = ("iscsi_", "fence_", "mount_", "multipath_", "volume_")  # of types that need one: tests/vm passes these points
 _described = None
 
 

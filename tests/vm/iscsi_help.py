@@ -68,6 +68,20 @@ class IscsiTest(unittest.TestCase):
         self.addCleanup(target.close)
         return target
 
+    def two_portals(self, lun):
+        """self.store, a target with one LUN and a second portal, at the other end of a wire; the wire."""
+        wire = kit.Wire()
+        self.addCleanup(wire.close)
+        self.store = self.target([lun])
+        with wire.peer():
+            self.store.listen(f"{wire.far}:3260")
+        return wire
+
+    def multipathd(self):
+        daemon = kit.Multipathd()
+        self.addCleanup(daemon.close)
+        return daemon
+
     def config(self, **more):
         return {"target": "127.0.0.1", "targetIQN": IQN, **more}
 

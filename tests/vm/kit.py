@@ -218,6 +218,11 @@ class Target:
         os.rmdir(self.group)
         os.rmdir(os.path.dirname(self.group))
 
+    def identity(self, number):
+        """Of a LUN, as scsi_id has it."""
+        serial = read(f"{self.stores[number]}/wwn/vpd_unit_serial").split()[-1]
+        return f"36001405{serial}".ljust(33, "0")
+
     def sessions(self):
         return int(re.search(r"\d+", read(f"{self.group}/dynamic_sessions") + " 0").group())
 
@@ -282,6 +287,34 @@ def logout(iqn):
     sh("iscsiadm", "-m", "node", "-T", iqn, "-o", "delete")
     for path in glob.glob("/etc/iscsi/ifaces/*"):
         sh("iscsiadm", "-m", "iface", "-o", "delete", "-I", os.path.basename(path))
+
+
+class Multipathd:
+    """As a host runs it, but that a disk without any path answers with errors; it looks at paths each second."""
+
+    def __init__(self):
+        sh("modprobe", "dm_multipath")
+        os.makedirs("/etc/multipath", exist_ok=True)
+        put("/etc/multipath.conf", "defaults {\n polling_interval 1\n}\noverrides {\n no_path_retry fail\n}\n")
+        sh("multipathd")
+        eventually(lambda: sh("multipathd", "show", "daemon", check=False).startswith("pid"))
+
+    @staticmethod
+    def paths(wwid):
+        """{name: whether the map of this disk uses it}."""
+        text = sh("multipathd", "show", "paths", "raw", "format", "%w %d %t %o")
+        rows = [line.split() for line in text.splitlines()]
+        return {row[1]: row[2] == "active" for row in rows if row[0] == wwid}
+
+    @staticmethod
+    def noted():
+        """The disks that are to have a map."""
+        with open("/etc/multipath/wwids", encoding="ascii") as notes:
+            return [line.strip().strip("/") for line in notes if line.startswith("/")]
+
+    def close(self):
+        sh("multipathd", "shutdown")
+        eventually(lambda: not running("multipathd"))
 
 
 def sessions():

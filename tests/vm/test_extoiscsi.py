@@ -3,6 +3,7 @@
 two hosts: the daemon's session, and one of plain iscsiadm under another name."""
 import os
 import sys
+import time
 import unittest
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
@@ -164,6 +165,57 @@ class OneServer(ExtOverIscsi):
         self.assertTrue(rival.alive())
         sr("sr_attach")
         sr("sr_detach")
+
+
+class Paths(ExtOverIscsi):
+    @deep
+    def test_every_path_of_a_map_is_registered_and_a_life_goes_over_it(self):
+        self.two_portals(LUN)
+        daemon = self.multipathd()
+        sr = self.sr(LUNid="", SCSIid=self.store.identity(0))
+        self.assertEqual(list(daemon.paths(self.store.identity(0)).values()), [True, True])
+        link, = links()
+        keys = [line.strip() for line in sh("sg_persist", "-n", "-i", "-k", os.path.realpath(link)).splitlines()
+                if line.strip().startswith("0x")]
+        self.assertEqual((len(keys), len(set(keys))), (2, 1))
+        disk = sr("vdi_create", str(4 * MIB), vdi_sm_config={"type": "raw"})["uuid"]
+        path = sr("vdi_attach", "true", vdi_uuid=disk)["params"]
+        for at in range(16):  # by either path
+            write(path, b"%2d" % at + bytes(510), at * 64 * 1024)
+        code, document = self.probe_errors(**sr.config)  # its session, which is not registered, becomes a path for a while
+        self.assertEqual((code, self.texts(document, "UUID")), (0, [sr.uuid]))
+        write(path, b"16" + bytes(510), 16 * 64 * 1024)
+        sr("vdi_detach", vdi_uuid=disk)
+        sr("sr_detach")
+        self.clean()
+        sr("sr_attach")
+        self.assertEqual([read(path, 2, at * 64 * 1024) for at in range(17)], [b"%2d" % at for at in range(17)])
+        self.end_of(sr)
+        self.assertEqual(daemon.noted(), [])
+
+
+    @deep
+    def test_a_map_that_keeps_what_has_no_path_keeps_nobody(self):
+        self.two_portals(LUN)
+        daemon = self.multipathd()
+        kit.put("/etc/multipath.conf", "defaults {\n no_path_retry queue\n}\n")
+        sh("multipathd", "reconfigure")
+        sr = self.sr(LUNid="", SCSIid=self.store.identity(0))
+        self.assertIn("queue_if_no_path", sh("dmsetup", "table", self.store.identity(0)))
+        disk = sr.disk(4 * MIB)
+        self.store.enable(False)
+        with self.refused(47):
+            sr("sr_scan")
+        begun = time.monotonic()
+        sr("sr_detach")
+        self.assertLess(time.monotonic() - begun, 60)
+        self.clean()
+        self.store.enable()
+        sr("sr_attach")
+        self.assertEqual(list(daemon.paths(self.store.identity(0)).values()), [True, True])
+        self.assertIn(disk, sr.contents())
+        self.end_of(sr)
+        self.assertEqual(daemon.noted(), [])
 
 
 class Crashes(ExtOverIscsi):

@@ -189,6 +189,154 @@ class Owners(LvmOverIscsi):
         self.end_of(sr)
 
 
+class Paths(LvmOverIscsi):
+    """One LUN, two portals, of which one is at the other end of a wire."""
+
+    @deep
+    def test_without_multipathd_the_first_portal_is_used(self):
+        wire = self.two_portals(LUN)
+        sr = self.sr(LUNid="", SCSIid=self.store.identity(0), target=f"{wire.far},127.0.0.1")
+        self.assertEqual(len(kit.sessions()), 1)
+        link, = links()
+        self.assertRegex(os.path.realpath(link), "^/dev/sd")
+        sr("sr_detach")
+        self.clean()
+
+    @deep
+    def test_a_map_over_all_portals_outlives_the_loss_of_one(self):
+        wire, daemon = self.two_portals(LUN), self.multipathd()
+        sr = self.sr(LUNid="", SCSIid=self.store.identity(0))
+        self.assertEqual(len(kit.sessions()), 2)
+        link, = links()
+        self.assertEqual(os.path.realpath(link), os.path.realpath(f"/dev/mapper/{self.store.identity(0)}"))
+        self.assertEqual(list(daemon.paths(self.store.identity(0)).values()), [True, True])
+        disk = sr.disk(8 * MIB)
+        path = sr("vdi_attach", "true", vdi_uuid=disk)["params"]
+        write(path, b"both" + bytes(508))
+        code, document = self.probe_errors(**sr.config)  # its session becomes a path for a while
+        self.assertEqual((code, self.texts(document, "UUID")), (0, [sr.uuid]))
+        self.assertEqual(len(kit.sessions()), 2)
+        wire.cut()
+        write(path, b"one " + bytes(508), MIB)
+        kit.eventually(lambda: sorted(daemon.paths(self.store.identity(0)).values()) == [False, True])
+        self.lab.kill9()
+        self.lab.start()
+        write(path, b"one " + bytes(508), 2 * MIB)
+        wire.cut(False)
+        kit.eventually(lambda: list(daemon.paths(self.store.identity(0)).values()) == [True, True])
+        self.assertEqual([read(path, 4, offset) for offset in (0, MIB, 2 * MIB)], [b"both", b"one ", b"one "])
+        with self.refused(16):
+            sr("sr_detach")
+        sr("vdi_detach", vdi_uuid=disk)
+        sr("sr_detach")
+        self.clean()
+        self.assertEqual(daemon.noted(), [])
+        sr("sr_attach")
+        self.end_of(sr)
+
+    @deep
+    def test_what_multipathd_is_not_to_map_is_reached_by_one_portal(self):
+        self.two_portals(LUN)
+        daemon = self.multipathd()
+        kit.put("/etc/multipath.conf", "blacklist {\n wwid \".*\"\n}\n")
+        sh("multipathd", "reconfigure")
+        sr = self.sr(LUNid="", SCSIid=self.store.identity(0))
+        self.assertEqual((len(kit.sessions()), daemon.noted()), (1, []))
+        sr("sr_detach")
+        self.clean()
+
+    @deep
+    def test_a_map_goes_without_its_daemon_and_without_its_sessions(self):
+        self.two_portals(LUN)
+        for lost in (False, True):
+            daemon = kit.Multipathd()
+            sr = self.sr(LUNid="", SCSIid=self.store.identity(0))
+            self.assertEqual(len(kit.mappings()), 1)
+            daemon.close()
+            if lost:
+                sh("iscsiadm", "-m", "session", "-u")
+                self.assertEqual((len(kit.sessions()), len(kit.mappings())), (0, 1))
+            sr("sr_detach")
+            self.clean()
+            self.assertEqual(daemon.noted(), [])
+            sr("sr_attach")
+            self.assertEqual((len(kit.sessions()), kit.mappings()), (1, []))
+            self.end_of(sr)
+
+    @deep
+    def test_what_the_host_has_mapped_for_itself_stays(self):
+        wire, daemon = self.two_portals(LUN), self.multipathd()
+        identity = self.store.identity(0)
+        for portal in ("127.0.0.1:3260", f"{wire.far}:3260"):
+            kit.login(IQN, portal)
+        self.addCleanup(sh, "multipath", "-w", identity)
+        self.addCleanup(kit.logout, IQN)
+        sh("udevadm", "settle")
+        kit.eventually(lambda: sh("multipathd", "add", "map", identity).startswith("ok"))
+        before = kit.held()
+        self.assertEqual(len(daemon.paths(identity)), 2)
+        sr = self.sr(LUNid="", SCSIid=identity)
+        self.assertEqual(len(daemon.paths(identity)), 4)
+        link, = links()
+        self.assertEqual(os.path.realpath(link), os.path.realpath(f"/dev/mapper/{identity}"))
+        sr("sr_detach")
+        self.assertEqual(links(), [])
+        self.assertEqual((kit.left(before), kit.left(kit.held(), before)), ([], []))
+        self.assertEqual((list(daemon.paths(identity).values()), daemon.noted()), ([True, True], [identity]))
+        sr("sr_attach")
+        sr("sr_detach")
+        sr("sr_delete")
+        self.assertEqual((kit.left(before), kit.left(kit.held(), before)), ([], []))
+
+    @deep
+    def test_a_host_that_maps_every_disk_maps_one_of_one_portal(self):
+        self.store = self.target([LUN])
+        daemon = self.multipathd()
+        kit.put("/etc/multipath.conf", "defaults {\n find_multipaths no\n}\n")
+        sh("multipathd", "reconfigure")
+        sr = self.sr()
+        link, = links()
+        self.assertEqual(os.path.realpath(link), os.path.realpath(f"/dev/mapper/{self.store.identity(0)}"))
+        self.end_of(sr)
+        self.assertEqual(daemon.noted(), [])
+
+    @deep
+    def test_all_targets_and_a_portal_that_is_away_and_growth(self):
+        volume = kit.Volume(LUN)
+        self.addCleanup(volume.remove)
+        wire, daemon = self.two_portals(volume.path), self.multipathd()
+        identity = self.store.identity(0)
+        sr = self.sr(LUNid="", SCSIid=identity, targetIQN="*")
+        self.assertEqual(list(daemon.paths(identity).values()), [True, True])
+        before = int(sr.page(limit=1)["sr"]["physical_size"])
+        volume.resize(3 * LUN)
+        self.lab.kill9()
+        self.lab.start()
+        sr("sr_attach")
+        self.assertEqual(int(sr.page(limit=1)["sr"]["physical_size"]) - before, 2 * LUN)
+        sr("sr_detach")
+        self.clean()
+        wire.cut()
+        sr("sr_attach")
+        self.assertEqual((len(kit.sessions()), len(daemon.paths(identity))), (1, 1))
+        wire.cut(False)
+        sr("sr_detach")
+        self.clean()
+        sr("sr_delete")
+        self.clean()
+        self.assertEqual(daemon.noted(), [])
+
+    @deep
+    def test_killed_or_failed_nothing_is_left(self):
+        self.two_portals(LUN)
+        daemon = self.multipathd()
+        new = lambda: self.sr(made=False, LUNid="", SCSIid=self.store.identity(0))  # noqa: E731
+        killed.at(self, self.lab, new, self.gone, "sr_attach", "iscsi_logged_in", "iscsi_scanned", "multipath_mapped")
+        for method in ("sr_create", "sr_detach"):
+            killed.at(self, self.lab, new, self.gone, method, "multipath_unmapped")
+        self.assertEqual(daemon.noted(), [])
+
+
 class Programs(LvmOverIscsi):
     @deep
     def test_what_is_connected_starts_no_program_that_is_not_needed(self):
