@@ -131,8 +131,11 @@ def iscsi(lab):
     yield "iscsi sr_attach and sr_detach, against the same and logout", \
         lambda: (attach(), detach()), lambda: (login(), logout()), 1.2
     attach()
+    disk = sr.disk(MIB)
     print("iscsi sr_attach and vdi_attach of what is connected start:", ", ".join(words[0] for words in commands_of(
-        lab, lambda: (attach(), sr.activated(sr.disk(MIB))))) or "nothing")
+        lab, lambda: (attach(), sr.activated(disk)))) or "nothing")
+    sr.released(disk)
+    detach()
 
 
 @of("lvmoiscsi")
