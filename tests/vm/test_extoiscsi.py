@@ -193,7 +193,6 @@ class Paths(ExtOverIscsi):
         self.end_of(sr)
         self.assertEqual(daemon.noted(), [])
 
-
     @deep
     def test_a_map_that_keeps_what_has_no_path_keeps_nobody(self):
         self.two_portals(LUN)

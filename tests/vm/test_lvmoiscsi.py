@@ -202,7 +202,6 @@ class Paths(LvmOverIscsi):
         sr("sr_detach")
         self.clean()
 
-    @deep
     def test_a_map_over_all_portals_outlives_the_loss_of_one(self):
         wire, daemon = self.two_portals(LUN), self.multipathd()
         sr = self.sr(LUNid="", SCSIid=self.store.identity(0))
