@@ -207,7 +207,7 @@ def ext():
 
 
 def iscsi():
-    """iscsiadm/nothing.txt: three ends with one number."""
+    """iscsiadm/nothing.txt."""
     iqn = "iqn.2024-01.org.example:store"
     command = ("/sbin/iscsiadm", "-m", "discoverydb", "-t", "sendtargets", "-p", "127.0.0.1:3260", "-I", "smapi-x", "-o",
                "nonpersistent", "-D")

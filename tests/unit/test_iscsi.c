@@ -95,6 +95,21 @@ static void what_refuses_has_its_code(void **state)
     replay_end();
 }
 
+static void nothing_that_is_offered_is_no_daemon_that_does_not_run(void **state)
+{
+    const struct iscsi_initiator who = initiator();
+    const struct portal p = portal_of("127.0.0.1");
+    struct iscsi_offer *offers;
+    size_t count = 1;
+    struct fault f;
+    replay_start("iscsiadm/nothing");
+    assert_int_equal(iscsiadm_discover(&who, &p, *state, &offers, &count, &f), 0);
+    assert_int_equal(count, 0);
+    assert_int_equal(iscsiadm_discover(&who, &p, *state, &offers, &count, &f), -1);
+    assert_int_equal(f.code, FAULT_ISCSIDaemon);
+    replay_end();
+}
+
 static void offers_that_are_none_are_left_out(void **state)
 {
     struct iscsi_offer *offers;
@@ -359,6 +374,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(a_life_is_one_command_a_step, arena_setup, arena_teardown),
         cmocka_unit_test_setup_teardown(what_refuses_has_its_code, arena_setup, arena_teardown),
+        cmocka_unit_test_setup_teardown(nothing_that_is_offered_is_no_daemon_that_does_not_run, arena_setup,
+                                        arena_teardown),
         cmocka_unit_test_setup_teardown(offers_that_are_none_are_left_out, arena_setup, arena_teardown),
         cmocka_unit_test_setup_teardown(passwords_are_in_records_that_only_their_owner_reads, arena_setup,
                                         arena_teardown),
