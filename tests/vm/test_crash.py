@@ -25,6 +25,7 @@ from lab import KINDS, Lab, deep, fsck, rounds  # noqa: E402
 LIMIT = 60    # more points than any of these acts passes
 MOST_POINTS = 9  # that a call about an SR passes, mostly
 LOADED = 2.0  # seconds at most until a kill, once each type has had an answer
+TOGETHER = len(KINDS) if life.DEEP else 3  # types under load at once
 passed = {kind: set() for kind in KINDS}
 counted = {}
 
@@ -263,7 +264,8 @@ class Crash(unittest.TestCase):
 
     def test_killed_at_random_under_load_and_at_some_points_all_is_whole(self):
         lives, kills = [], rounds(5)
-        for kind in life.some(KINDS, self.id()):
+        kinds = life.some(KINDS, self.id())
+        for kind in self.chance.sample(kinds, min(TOGETHER, len(kinds))):
             lives.append(life.of(self, self.lab.repository(kind), random.Random(self.chance.random())))
         self.hold()
         for one in lives:
