@@ -26,9 +26,10 @@ struct grow {
     struct vhd_footer footer;
     struct vhd_header header;
     struct vhd_batmap batmap;
-    uint64_t bat_end, metadata_end;        /* new */
-    uint64_t tail;                         /* where the first moved block or the new footer may begin */
-    unsigned char *map;                    /* the new batmap */
+    uint64_t bat_end, metadata_end; /* new */
+    uint64_t tail;                  /* where the first moved block or the new footer may begin */
+    unsigned char *map;             /* the new batmap */
+    bool blank;                     /* no batmap: zeros behind the new BAT, lest what lay there be taken for one */
     unsigned char *locators[VHD_LOCATORS]; /* of those that move */
     struct move moves[MOVES_CEILING];
     size_t move_count;
@@ -103,6 +104,9 @@ static int plan_metadata(struct grow *g, struct fault *f)
         if (moves)
             g->batmap.offset = at + VHD_BATMAP_SECTOR;
         at = g->batmap.offset + (uint64_t) g->batmap.sectors * SECTOR_SIZE;
+    } else if (moves) {
+        g->blank = true;
+        at += VHD_BATMAP_SECTOR;
     }
     for (size_t i = 0; i < VHD_LOCATORS && moves; i++)
         if (plan_locator(g, i, &at, f) < 0)
@@ -228,6 +232,8 @@ static int write_behind_bat(const struct grow *g)
             io_write_at(g->old.fd, g->map, (size_t) g->batmap.sectors * SECTOR_SIZE, g->batmap.offset) < 0)
             return -1;
     }
+    if (g->blank && vhd_fill(g->old.fd, 0, g->bat_end, VHD_BATMAP_SECTOR) < 0)
+        return -1;
     for (size_t i = 0; i < VHD_LOCATORS; i++) {
         const struct vhd_locator *l = &g->header.locators[i];
         if (g->locators[i] && io_write_at(g->old.fd, g->locators[i], vhd_locator_space(l), l->offset) < 0)

@@ -3,6 +3,7 @@
    writes and loses others. pwrite, ftruncate, fallocate, unlinkat and the syncs are this file's (linked with --wrap).
  */
 #include "backends/images/vhd_layout.h"
+#include "backends/images/vhd_make.h"
 #include "server/base/io.h"
 #include "tests/unit/vhd_kit.h"
 #include <errno.h>
@@ -247,9 +248,10 @@ static void write_at_new_end(struct scene *s)
     assert_sound(vhd_check(fd, &f), f);
 }
 
-enum origin { OURS, UNFINISHED, FOREIGN };
+enum origin { OURS, UNFINISHED, FOREIGN, EARLY };
 
-/* UNFINISHED: a killed writer has left no footer at the end. FOREIGN: by a program that knows no batmap. */
+/* UNFINISHED: a killed writer has left no footer at the end. FOREIGN: by a program that knows no batmap. EARLY: by one
+   of Xen's first, that made none. */
 static void become(struct scene *s, enum origin origin)
 {
     unsigned char raw[VHD_FOOTER_SIZE];
@@ -258,11 +260,14 @@ static void become(struct scene *s, enum origin origin)
     uint64_t end = (uint64_t) lseek(fd, 0, SEEK_END) - sizeof raw;
     assert_int_equal(io_read_at(fd, raw, sizeof raw, 0), 0);
     assert_null(vhd_footer_in(raw, &footer));
-    if (origin == FOREIGN) {
-        memcpy(footer.creator, "qem2", 4);
+    if (origin == FOREIGN || origin == EARLY) {
+        memcpy(footer.creator, origin == EARLY ? "tap" : "qem2", 4);
+        footer.creator_version = origin == EARLY ? VHD_BATMAP_FIRST : footer.creator_version;
         vhd_footer_out(&footer, raw);
         assert_int_equal(io_write_at(fd, raw, sizeof raw, 0), 0);
     }
+    if (origin == EARLY)
+        assert_int_equal(vhd_fill(fd, 0, 2048, VHD_BATMAP_SECTOR), 0);
     if (origin == UNFINISHED)
         memset(raw, 0xc7, sizeof raw);
     assert_int_equal(io_write_at(fd, raw, sizeof raw, end), 0);
@@ -282,7 +287,7 @@ static void a_grow_killed_at_any_write_reverts_byte_for_byte(void **state)
         {3, 600, false, true, OURS},  /* moves the first block */
         {3, 600, true, true, OURS},   /* and parent locators */
         {3, 600, true, true, UNFINISHED}, {3, 600, false, true, FOREIGN},
-        {2, 150000, true, true, OURS}, /* 293 GiB */
+        {3, 600, true, true, EARLY},      {2, 150000, true, true, OURS}, /* 293 GiB */
         {2, 150000, true, false, OURS},   {1, 600, false, false, UNFINISHED},
         {3, 1044480, false, true, OURS}, /* the largest, over all blocks there are */
     };
@@ -327,6 +332,28 @@ static void a_grow_keeps_the_batmap_and_moves_what_it_says(void **state)
     assert_int_equal(map.rest[0], 1);
     assert_int_equal(io_read_at(fd, raw, sizeof raw, map.offset), 0);
     assert_int_equal(raw[0], bits);
+    scene_end(&s);
+}
+
+/* Where the BAT ends then, the disk's first sector lay, in which a guest writes what it likes. */
+static void of_an_image_without_a_batmap_nothing_is_taken_for_one_when_it_grew(void **state)
+{
+    (void) state;
+    struct scene s;
+    unsigned char raw[VHD_BATMAP_SECTOR], entry[4];
+    scene_begin(&s, 3 * VHD_BLOCK_SIZE, false);
+    scene_write(&s, 0, 30);
+    AUTO_FD int fd = kit_fd(&s.kit, &s.id);
+    assert_int_equal(io_read_at(fd, raw, sizeof raw, 2048), 0);
+    become(&s, EARLY);
+    assert_int_equal(io_read_at(fd, entry, sizeof entry, 1536), 0);
+    assert_int_equal(vhd_get32(entry) * SECTOR_SIZE + VHD_BITMAP_SIZE, 1536 + vhd_padded(600 * 4));
+    assert_int_equal(io_write_at(fd, raw, sizeof raw, 1536 + vhd_padded(600 * 4)), 0);
+    memcpy(s.model, raw, sizeof raw);
+    s.wanted = 600 * VHD_BLOCK_SIZE;
+    grow(&s);
+    assert_grown(&s);
+    write_at_new_end(&s);
     scene_end(&s);
 }
 
@@ -611,6 +638,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_grow_killed_at_any_write_reverts_byte_for_byte),
         cmocka_unit_test(a_grow_keeps_the_batmap_and_moves_what_it_says),
+        cmocka_unit_test(of_an_image_without_a_batmap_nothing_is_taken_for_one_when_it_grew),
         cmocka_unit_test(a_fixed_image_grows_and_reverts),
         cmocka_unit_test(a_revert_killed_at_any_write_can_be_repeated),
         cmocka_unit_test(a_journal_that_is_not_whole_or_not_ours_changes_nothing),
