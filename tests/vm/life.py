@@ -9,6 +9,7 @@ import os
 import random
 
 import disks
+import killed
 from kit import MIB
 from lab import Fault, new_uuid, type_row
 
@@ -160,13 +161,7 @@ class Life:
             self.held[vdi] = before
 
     def attach(self):
-        """Again when the target does not answer in time: machine and guest may have much else to do."""
-        for left in reversed(range(4)):
-            try:
-                return self.sr("sr_attach")
-            except Fault as fault:
-                if fault.code != 141 or not left:
-                    raise
+        killed.patiently(self.sr, "sr_attach")
 
     def reattach(self):
         self.sr("sr_detach")
