@@ -169,6 +169,12 @@ class Series(unittest.TestCase):
             self.lab.start()
             self.judge()
             self.try_leases()
+        for _ in range(KILLS):  # on a busy machine the last of many clients may have come too late to each of them
+            if all(worker.acknowledged for worker in self.workers):
+                break
+            kill_under_load(self, self.lab, self.workers, 1, 300)
+            self.lab.start()
+            self.judge()
         self.assertTrue(all(worker.acknowledged for worker in self.workers), "a client did nothing")
         return sum(worker.acknowledged for worker in self.workers)
 
