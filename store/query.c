@@ -148,18 +148,6 @@ size_t query_word(struct query *q, int column, const char *const *words, size_t 
     database_die(q->txn->db, SQLITE_CORRUPT, text);
 }
 
-void *array_room(struct arena *a, void *items, size_t size, size_t count, size_t *room)
-{
-    if (count < *room)
-        return items;
-    size_t more = *room ? *room * 2 : 8;
-    void *grown = arena_alloc(a, size * more);
-    if (count)
-        memcpy(grown, items, size * count);
-    *room = more;
-    return grown;
-}
-
 int query_list(struct query *q, void (*read)(struct query *q, struct arena *a, void *item), size_t size,
                struct arena *a, void *out, size_t *count, struct fault *f)
 {
@@ -167,7 +155,7 @@ int query_list(struct query *q, void (*read)(struct query *q, struct arena *a, v
     size_t n = 0, room = 0;
     int more;
     while ((more = query_next(q, f)) > 0) {
-        list = array_room(a, list, size, n, &room);
+        list = arena_grown(a, list, n, &room, size);
         read(q, a, list + n++ * size);
     }
     if (more < 0)

@@ -103,7 +103,4 @@ size_t query_word(struct query *q, int column, const char *const *words, size_t 
 int query_list(struct query *q, void (*read)(struct query *q, struct arena *a, void *item), size_t size,
                struct arena *a, void *out, size_t *count, struct fault *f);
 
-/* Room for one more in an array in the arena that starts empty; returns it, moved or not. *room is its size. */
-void *array_room(struct arena *a, void *items, size_t size, size_t count, size_t *room);
-
 #endif

@@ -26,7 +26,7 @@ static int read_config(struct txn *t, struct sr_row *row, struct arena *a, struc
     size_t room = 0;
     int more;
     while ((more = query_next(&q, f)) > 0) {
-        config.items = array_room(a, config.items, sizeof *config.items, config.count, &room);
+        config.items = arena_grown(a, config.items, config.count, &room, sizeof *config.items);
         config.items[config.count++] = (struct pair){query_text(&q, 0, a), query_text(&q, 1, a)};
     }
     if (more == 0)
@@ -58,7 +58,7 @@ int store_sr_list(struct txn *t, struct arena *a, struct sr_row **out, size_t *c
     size_t n = 0, room = 0;
     int more;
     while ((more = query_next(&q, f)) > 0) {
-        rows = array_room(a, rows, sizeof *rows, n, &room);
+        rows = arena_grown(a, rows, n, &room, sizeof *rows);
         rows[n] = read_row(&q, a);
         if (read_config(t, &rows[n], a, f) < 0)
             return -1;

@@ -53,7 +53,7 @@ static int read_configs(struct txn *t, const struct uuid *sr, struct vdi *vdis, 
         if (at == count)
             return fault_set(f, FAULT_EIO, "the store has sm_config of VDI %s, which it has not", vdi.text);
         struct pairs *p = &vdis[at].sm_config;
-        p->items = array_room(a, p->items, sizeof *p->items, p->count, &room);
+        p->items = arena_grown(a, p->items, p->count, &room, sizeof *p->items);
         p->items[p->count++] = (struct pair){query_text(&q, 1, a), query_text(&q, 2, a)};
     }
     return more;
