@@ -237,20 +237,13 @@ static int authorise(struct dispatch *d, const struct call *c, struct fault *f)
     return verbs & (unsigned) m->verb ? 0 : deny(c, m->name, f);
 }
 
-/* What is there to bring an SR out of it may come while it is stuck. */
-static bool may_retry(const struct method *m)
-{
-    return m->phases->link == LINK_ATTACHES || m->phases->link == LINK_CLAIMS || m->phases == &sr_create_phases ||
-           m->phases == &sr_delete_phases || m->phases == &sr_detach_phases;
-}
-
 /* A call that could only wait for a server that is gone is refused before it takes a place in the SR's queue. */
 static int check_standing(struct dispatch *d, const struct call *c, struct fault *f)
 {
     const struct method *m = c->method;
     if (m->lock <= LOCK_ROWS)
         return 0;
-    if (registry_serves(d->registry, &c->keys.sr, may_retry(m), f) < 0)
+    if (registry_serves(d->registry, &c->keys.sr, m->phases->retries, f) < 0)
         return -1;
     return gives_back(m) ? 0 : registry_answers(d->registry, &c->keys.sr, f);
 }
@@ -336,7 +329,7 @@ static int run(struct dispatch *d, struct call *c, struct fault *f)
     c->terms = &d->settings.terms;
     bool on_sr = m->lock > LOCK_ROWS;
     c->sr = uuid_is(&c->keys.sr) && on_sr ? registry_find(d->registry, &c->keys.sr) : NULL;
-    if (on_sr && registry_serves(d->registry, &c->keys.sr, may_retry(m), f) < 0)
+    if (on_sr && registry_serves(d->registry, &c->keys.sr, m->phases->retries, f) < 0)
         return -1;
     if (c->sr && !backend_offers(c->sr->type, m->capability))
         return backend_refuse(c->sr->type, m->capability, f);

@@ -72,6 +72,7 @@ struct parted {
 
 struct phases {
     enum link link;
+    bool retries; /* may come while the SR is stuck: what it brings, or does, may bring it out of that */
     /* On the worker, before all other phases, which it takes the place of unless *parts stays NULL. gather answers the
        call once all parts are done, unless one closed it: it sets c->result or the fault. */
     int (*split)(struct dispatch *d, struct call *c, const struct part **parts, size_t *count, struct fault *f);

@@ -120,7 +120,8 @@ static int remove_sr_row(struct txn *t, struct call *c, struct fault *f)
     return store_sr_remove(t, &c->plan.sr, f);
 }
 
-const struct phases sr_create_phases = {.look = sr_create_look,
+const struct phases sr_create_phases = {.retries = true,
+                                        .look = sr_create_look,
                                         .check = sr_create_check,
                                         .act = sr_create_act,
                                         .record = sr_create_record,
@@ -230,7 +231,8 @@ static int forget_sr(struct dispatch *d, struct call *c, struct fault *f)
     return 0;
 }
 
-const struct phases sr_delete_phases = {.look = sr_delete_look,
+const struct phases sr_delete_phases = {.retries = true,
+                                        .look = sr_delete_look,
                                         .check = sr_delete_check,
                                         .act = sr_delete_act,
                                         .record = sr_delete_record,
@@ -356,6 +358,7 @@ static int sr_attach_undo(struct txn *t, struct call *c, struct fault *f)
 }
 
 const struct phases sr_attach_phases = {.link = LINK_ATTACHES,
+                                        .retries = true,
                                         .look = sr_attach_look,
                                         .check = sr_attach_check,
                                         .act = sr_attach_act,
@@ -401,6 +404,7 @@ static int attach_from_config_record(struct txn *t, struct call *c, struct fault
 }
 
 const struct phases vdi_attach_from_config_phases = {.link = LINK_ATTACHES,
+                                                     .retries = true,
                                                      .look = sr_attach_look,
                                                      .check = sr_attach_check,
                                                      .act = attach_from_config_act,
@@ -479,6 +483,7 @@ static int sr_detach_after(struct dispatch *d, struct call *c, struct fault *f)
 }
 
 const struct phases sr_detach_phases = {.link = LINK_DETACHES,
+                                        .retries = true,
                                         .look = sr_detach_look,
                                         .check = sr_detach_check,
                                         .act = sr_detach_act,

@@ -173,6 +173,7 @@ static int take_over_after(struct dispatch *d, struct call *c, struct fault *f)
 }
 
 const struct phases smapi_sr_take_over_phases = {.link = LINK_CLAIMS,
+                                                 .retries = true,
                                                  .look = take_over_look,
                                                  .check = take_over_check,
                                                  .act = take_over_act,
