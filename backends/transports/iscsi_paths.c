@@ -118,7 +118,7 @@ static int renew_sizes(const struct iscsi_want *w, const struct scsi_disk *disks
     for (size_t i = 0; i < count && !w->fresh; i++)
         if (scsi_rescan(disks[i].name, f) < 0)
             return -1;
-    for (size_t i = 0; i < count && !w->fresh; i++) {
+    for (size_t i = 0; i < count && !w->fresh && w->paths; i++) {
         const char *map = multipath_over(disks[i].name, w->arena);
         if (map[0] && multipath_resize(map, disks[i].name, w->who.hold, f) < 0)
             return -1;
@@ -153,12 +153,13 @@ const char *iscsi_linked_map(const char *link, struct arena *a)
 int iscsi_gather(struct iscsi_want *w, struct scsi_disk **out, size_t *count, struct fault *f)
 {
     bool refused = false;
-    if (iscsi_disks(w, out, count, f) < 0 || make_maps(w, *out, *count, &refused, f) < 0)
+    if (iscsi_disks(w, out, count, f) < 0 || (w->paths && make_maps(w, *out, *count, &refused, f) < 0))
         return -1;
     if (refused && (iscsi_keep_one(w, f) < 0 || iscsi_disks(w, out, count, f) < 0))
         return -1;
     if (renew_sizes(w, *out, *count, f) < 0)
         return -1;
-    *count = iscsi_each_lun_once(*out, *count, w->arena);
+    if (w->paths)
+        *count = iscsi_each_lun_once(*out, *count, w->arena);
     return 0;
 }

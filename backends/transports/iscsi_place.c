@@ -162,9 +162,7 @@ static int open_place(struct sr *sr, struct iscsi_want *w, struct arena *a, stru
 {
     struct scsi_disk *disks;
     size_t count;
-    if (iscsi_connect(w, f) < 0)
-        return -1;
-    if ((w->paths ? iscsi_gather(w, &disks, &count, f) : iscsi_disks(w, &disks, &count, f)) < 0)
+    if (iscsi_connect(w, f) < 0 || iscsi_gather(w, &disks, &count, f) < 0)
         return -1;
     return fill_place(sr, disks, count, a, f);
 }
@@ -270,8 +268,7 @@ static int look_at(struct iscsi_want *w, const struct layout *layout, iscsi_look
         return -1;
     if (count == 0)
         return 0;
-    if (!iscsi_takes_all(
-            layout)) /* multipathd has put the session of an SR that is attached and this one into one map */
+    if (!iscsi_takes_all(layout)) /* multipathd puts this session and those of an attached SR into one map */
         count = iscsi_each_lun_once(disks, count, w->arena);
     const struct iscsi_found found = found_of(disks, count, w->arena);
     return look(layout, &found, w->arena, out, f);

@@ -117,6 +117,12 @@ class Disks(IscsiTest):
         volume.resize(32 * MIB)
         sr("sr_scan")
         self.assertEqual(by_lun(sr)[1]["state"], "live")
+        path = sr("vdi_attach", "true", vdi_uuid=vdi)["params"]
+        volume.resize(40 * MIB)
+        self.lab.kill9()
+        self.lab.start()  # the session that was there knows the LUN as it was
+        self.assertEqual(kit.size_of(path), 40 * MIB)
+        sr("vdi_detach", vdi_uuid=vdi)
 
     def test_only_the_luns_named_are_there(self):
         self.target([8 * MIB, 8 * MIB, 8 * MIB])
