@@ -30,8 +30,7 @@ static size_t read_bytes(const char *path, unsigned char out[ATTRIBUTE_MAX])
     return length < 0 ? 0 : (size_t) length;
 }
 
-/* Its text without the blanks around it; "" when it is not there. */
-static const char *read_text(struct arena *a, const char *path)
+const char *sysfs_text(struct arena *a, const char *path)
 {
     unsigned char bytes[ATTRIBUTE_MAX];
     size_t length = read_bytes(path, bytes), from = 0;
@@ -42,9 +41,9 @@ static const char *read_text(struct arena *a, const char *path)
     return arena_copy(a, (const char *) bytes + from, length - from);
 }
 
-static uint64_t read_number(struct arena *a, const char *path)
+uint64_t sysfs_number(struct arena *a, const char *path)
 {
-    return strtoull(read_text(a, path), NULL, 10);
+    return strtoull(sysfs_text(a, path), NULL, 10);
 }
 
 static int write_text(const char *path, const char *text, struct fault *f)
@@ -97,8 +96,8 @@ static bool session_host(const char *path, unsigned *out)
 static void read_portal(struct arena *a, struct iscsi_session *s)
 {
     const char *base = arena_printf(a, "%s/class/iscsi_connection/connection%u:0", scsi_sysfs, s->sid);
-    const char *address = read_text(a, arena_printf(a, "%s/persistent_address", base));
-    unsigned port = (unsigned) read_number(a, arena_printf(a, "%s/persistent_port", base));
+    const char *address = sysfs_text(a, arena_printf(a, "%s/persistent_address", base));
+    unsigned port = (unsigned) sysfs_number(a, arena_printf(a, "%s/persistent_port", base));
     if (!portal_parse(address, port, &s->portal))
         s->portal = (struct portal){.port = 0};
 }
@@ -106,12 +105,12 @@ static void read_portal(struct arena *a, struct iscsi_session *s)
 static bool read_session(struct arena *a, unsigned sid, const char *wanted, struct iscsi_session *out)
 {
     const char *base = arena_printf(a, "%s/class/iscsi_session/session%u", scsi_sysfs, sid);
-    struct iscsi_session s = {.sid = sid, .iface = read_text(a, arena_printf(a, "%s/ifacename", base))};
+    struct iscsi_session s = {.sid = sid, .iface = sysfs_text(a, arena_printf(a, "%s/ifacename", base))};
     if (!iface_fits(s.iface, wanted) || !session_host(arena_printf(a, "%s/device", base), &s.host))
         return false;
-    s.target = read_text(a, arena_printf(a, "%s/targetname", base));
-    s.initiator = read_text(a, arena_printf(a, "%s/initiatorname", base));
-    s.logged_in = strcmp(read_text(a, arena_printf(a, "%s/state", base)), "LOGGED_IN") == 0;
+    s.target = sysfs_text(a, arena_printf(a, "%s/targetname", base));
+    s.initiator = sysfs_text(a, arena_printf(a, "%s/initiatorname", base));
+    s.logged_in = strcmp(sysfs_text(a, arena_printf(a, "%s/state", base)), "LOGGED_IN") == 0;
     read_portal(a, &s);
     *out = s;
     return true;
@@ -225,14 +224,14 @@ static bool read_disk(struct arena *a, const char *device, struct scsi_disk *out
     const char *slash = strrchr(device, '/');
     struct scsi_disk d = {0};
     if (sscanf(slash ? slash + 1 : device, "%u:%*u:%*u:%" SCNu64, &d.host, &d.lun) != 2 ||
-        strcmp(read_text(a, arena_printf(a, "%s/type", device)), "0") != 0)
+        strcmp(sysfs_text(a, arena_printf(a, "%s/type", device)), "0") != 0)
         return false;
     d.name = block_name(a, device);
-    d.vendor = read_text(a, arena_printf(a, "%s/vendor", device));
+    d.vendor = sysfs_text(a, arena_printf(a, "%s/vendor", device));
     d.id = scsi_id_of_page(page, read_bytes(arena_printf(a, "%s/vpd_pg83", device), page), a);
     size_t length = read_bytes(arena_printf(a, "%s/vpd_pg80", device), page);
     d.serial = length > 4 ? text_of(a, ' ', page + 4, length - 4) + 1 : "";
-    d.size = d.name[0] ? read_number(a, arena_printf(a, "%s/block/%s/size", device, d.name)) * SECTOR : 0;
+    d.size = d.name[0] ? sysfs_number(a, arena_printf(a, "%s/block/%s/size", device, d.name)) * SECTOR : 0;
     *out = d;
     return true;
 }
@@ -297,7 +296,7 @@ bool scsi_disk_ready(const struct scsi_disk *disk)
     if (!disk->name[0] || !disk->size)
         return false;
     AUTO_FD int fd = open(arena_printf(a, "/dev/%s", disk->name), O_RDONLY | O_NONBLOCK | O_CLOEXEC);
-    const char *number = read_text(a, arena_printf(a, "%s/class/block/%s/dev", scsi_sysfs, disk->name));
+    const char *number = sysfs_text(a, arena_printf(a, "%s/class/block/%s/dev", scsi_sysfs, disk->name));
     return fd >= 0 && fstat(fd, &st) == 0 && sscanf(number, "%u:%u", &wanted_major, &wanted_minor) == 2 &&
            major(st.st_rdev) == wanted_major && minor(st.st_rdev) == wanted_minor;
 }

@@ -6,6 +6,10 @@
 #include "backends/scsi/address.h"
 #include "server/base/arena.h"
 
+/* An attribute's text without the blanks around it, and its number; "" and 0 when it is not there or cannot be read. */
+const char *sysfs_text(struct arena *a, const char *path);
+uint64_t sysfs_number(struct arena *a, const char *path);
+
 struct iscsi_session {
     unsigned sid, host; /* of session<sid> and host<host> */
     const char *iface, *target, *initiator;

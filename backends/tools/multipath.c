@@ -5,7 +5,6 @@
 #include "backends/tools/dm.h"
 #include "server/base/cmd.h"
 #include "server/base/own.h"
-#include <fcntl.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/un.h>
@@ -33,11 +32,8 @@ bool multipath_runs(void)
 /* "mpath-…" of a map; "" of any other device. */
 static const char *map_uuid(const char *name, struct arena *a)
 {
-    char uuid[DM_UUID_SIZE] = "";
-    AUTO_FD int fd = open(arena_printf(a, "%s/class/block/%s/dm/uuid", scsi_sysfs, name), O_RDONLY | O_CLOEXEC);
-    if (fd < 0 || read(fd, uuid, sizeof uuid - 1) <= 0 || strncmp(uuid, PREFIX, strlen(PREFIX)) != 0)
-        return "";
-    return arena_copy(a, uuid, strcspn(uuid, "\n"));
+    const char *uuid = sysfs_text(a, arena_printf(a, "%s/class/block/%s/dm/uuid", scsi_sysfs, name));
+    return strncmp(uuid, PREFIX, strlen(PREFIX)) == 0 ? uuid : "";
 }
 
 const char *multipath_over(const char *path, struct arena *a)
@@ -68,10 +64,8 @@ bool multipath_is(const char *map, const char *id, struct arena *a)
 
 static uint64_t sectors(const char *name)
 {
-    char path[512], digits[32] = "";
-    snprintf(path, sizeof path, "%s/class/block/%s/size", scsi_sysfs, name);
-    AUTO_FD int fd = open(path, O_RDONLY | O_CLOEXEC);
-    return fd >= 0 && read(fd, digits, sizeof digits - 1) > 0 ? strtoull(digits, NULL, 10) : 0;
+    AUTO_ARENA struct arena *a = arena_new(1 << 20);
+    return sysfs_number(a, arena_printf(a, "%s/class/block/%s/size", scsi_sysfs, name));
 }
 
 /* ------------------------------------------------------------------ commands */
