@@ -52,7 +52,7 @@ class Children(unittest.TestCase):
             try:
                 return self.other("vdi_attach", "false", vdi_uuid=self.disk)
             except Fault as fault:
-                if not fault.text.endswith("is being recovered; try again"):
+                if "is being recovered; try again" not in fault.text:
                     raise
             time.sleep(0.01)
 
