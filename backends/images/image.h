@@ -67,6 +67,10 @@ struct image_format {
                       const struct image_journal *journal, struct fault *f);
     /* Sets or clears the hidden mark. No sync. */
     int (*hide)(int fd, bool hidden, struct fault *f);
+    /* Puts back what a writer that was killed has left out, in an image that nobody else has open for writing; synced,
+       if there was anything. NULL for a format that has nothing of the kind. A failed sync is EIO, any other failure is
+       not. */
+    int (*mend)(int fd, struct fault *f);
 };
 
 extern const struct image_format image_raw, image_vhd;

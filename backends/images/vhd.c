@@ -49,23 +49,38 @@ static int check_whole(int fd, struct fault *f)
     if (vhd_image_load(fd, &image, f) < 0)
         return -1;
     if (image.end_lost || (image.copy_lost && vhd_image_sparse(&image)))
-        return fault_set(f, FAULT_VDILoad, "not a sound VHD: no footer stands at its %s",
+        return fault_set(f, FAULT_VDILoad,
+                         "not a sound VHD: no footer stands at its %s, until it is activated to be written",
                          image.end_lost ? "end" : "start");
     return vhd_image_check(&image, &data_end, f);
 }
 
+static int vhd_mend(int fd, struct fault *f)
+{
+    struct vhd_image image;
+    uint64_t data_end;
+    if (vhd_image_load(fd, &image, f) < 0)
+        return -1;
+    if (!vhd_image_sparse(&image) || (!image.end_lost && !image.copy_lost))
+        return 0;
+    if (vhd_image_check(&image, &data_end, f) < 0)
+        return -1;
+    if (vhd_image_mend(&image, data_end) < 0)
+        return fault_errno(f, FAULT_VDILoad, "give a VHD its footer back");
+    return image_sync(fd, "a VHD's footer", f);
+}
+
 /* The footer at the end, which readers ask first, then the copy. Each is one sector, whole at any moment, and says by
-   itself what the disk is; between the two writes the end's word counts. Where none stands at the end, the copy counts.
- */
+   itself what the disk is; between the two writes the end's word counts. */
 static int vhd_hide(int fd, bool hidden, struct fault *f)
 {
     struct vhd_image image;
     unsigned char raw[VHD_FOOTER_SIZE];
-    if (vhd_image_load(fd, &image, f) < 0)
+    if (vhd_mend(fd, f) < 0 || vhd_image_load(fd, &image, f) < 0)
         return -1;
     image.footer.hidden = hidden;
     vhd_footer_out(&image.footer, raw);
-    if (!image.end_lost && io_write_at(fd, raw, sizeof raw, image.file_size - sizeof raw) < 0)
+    if (io_write_at(fd, raw, sizeof raw, image.file_size - sizeof raw) < 0)
         return fault_errno(f, FAULT_VDIDelete, "write a VHD's footer");
     if (vhd_image_sparse(&image) && io_write_at(fd, raw, sizeof raw, 0) < 0)
         return fault_errno(f, FAULT_VDIDelete, "write the copy of a VHD's footer");
@@ -138,4 +153,5 @@ const struct image_format image_vhd = {
     .make_sibling = vhd_make_sibling,
     .set_parent = vhd_set_parent,
     .hide = vhd_hide,
+    .mend = vhd_mend,
 };

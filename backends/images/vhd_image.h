@@ -37,6 +37,9 @@ int vhd_image_check_blocks(const struct vhd_image *image, uint64_t *data_end, st
    writes to the image, which others then read, asks this. */
 int vhd_image_check(const struct vhd_image *image, uint64_t *data_end, struct fault *f);
 
+/* Writes the footers that are missing, of a sparse image that the check has passed; no sync. -1 with errno. */
+int vhd_image_mend(struct vhd_image *image, uint64_t data_end);
+
 /* A block whose entry is given lies where it may: NULL, or what is wrong. */
 const char *vhd_image_entry_wrong(const struct vhd_image *image, uint32_t entry);
 

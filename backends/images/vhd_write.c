@@ -23,8 +23,7 @@ static int write_footer(const struct vhd_image *leaf, uint64_t at)
     return io_write_at(leaf->fd, raw, sizeof raw, at);
 }
 
-/* Both footers, where one is missing. */
-static int repair_footers(struct vhd_image *leaf, uint64_t data_end)
+int vhd_image_mend(struct vhd_image *leaf, uint64_t data_end)
 {
     if (leaf->end_lost && leaf->fixed) {
         uint64_t end = leaf->file_size - VHD_FOOTER_SIZE;
@@ -50,7 +49,7 @@ int vhd_chain_prepare_leaf(struct vhd_chain *chain, struct fault *f)
     struct vhd_image *leaf = &chain->levels[0]->image;
     if (vhd_image_check(leaf, &chain->data_end, f) < 0)
         return -1;
-    if (vhd_image_sparse(leaf) && repair_footers(leaf, chain->data_end) < 0)
+    if (vhd_image_sparse(leaf) && vhd_image_mend(leaf, chain->data_end) < 0)
         return fault_errno(f, FAULT_EIO, "give a VHD its footer back");
     chain->tail = leaf->file_size - VHD_FOOTER_SIZE;
     return 0;

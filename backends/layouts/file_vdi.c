@@ -282,14 +282,22 @@ int file_vdi_detach(struct sr *sr, const struct vdi *vdi, struct fault *f)
     return 0;
 }
 
+/* What the last writer has left out, if it was killed. */
+static int mend(struct sr *sr, const struct image_file *file, struct fault *f)
+{
+    if (!file->format->mend || file->format->mend(file->fd, f) == 0)
+        return 0;
+    return f->code == FAULT_EIO ? sr_poison(sr, f, "sync %s", file->name) : fault_prefix(f, "mend %s", file->name);
+}
+
+/* Nobody else writes, as the lease is held, which an attached disk's writer may not be yet: it is mended only now. */
 int file_vdi_activate(struct sr *sr, const struct vdi *vdi, uint64_t epoch, bool writable, struct fault *f)
 {
     (void) epoch;
-    struct image_file file;
+    AUTO_IMAGE struct image_file file = {.fd = -1};
     if (open_for_use(sr, vdi, writable, &file, f) < 0)
         return -1;
-    close(file.fd);
-    return 0;
+    return writable ? mend(sr, &file, f) : 0;
 }
 
 int file_vdi_deactivate(struct sr *sr, const struct vdi *vdi, struct fault *f)

@@ -7,6 +7,7 @@ import subprocess
 import time
 import unittest
 
+import vhd
 from lab import MIB, Fault, Lab, LabTest, fsck, new_uuid, program, rebuild, take_over
 
 
@@ -114,6 +115,26 @@ class Adoption(LabTest):
         with self.refused(47):
             sr("sr_attach")
         self.assertFalse(os.path.exists(sr.location))
+
+
+class Writers(LabTest):
+    def test_an_image_whose_writer_was_killed_gets_its_footer_back_when_it_is_activated(self):
+        """And not while it is attached alone, as the writer may still be there."""
+        sr = self.lab.repository("file").made()
+        vdi = sr.disk()
+        subprocess.run([program("vhd_write"), sr.location, vdi], input=b"0 512\n" + b"k" * 512, check=True)
+        path = vhd.find(sr.location, vdi)
+        with open(path, "r+b") as image:  # as between a block and the footer behind it
+            image.seek(-512, os.SEEK_END)
+            image.write(b"n" * 512)
+        self.assertEqual([one["kind"] for one in fsck(self.lab, "--strict")], ["image_unsound"])
+        for active in ("false", "true"):
+            sr("vdi_attach", "true", vdi_uuid=vdi)
+            self.assertRaises(vhd.Unsound, vhd.Image, path)
+            sr("vdi_activate", active, vdi_uuid=vdi)
+            sr.released(vdi)
+        self.assertEqual(fsck(self.lab, "--strict"), [])
+        self.assertEqual(vhd.read(sr.location, vdi)[:1024], b"k" * 512 + bytes(512))
 
 
 class Scans(LabTest):

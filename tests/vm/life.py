@@ -258,9 +258,14 @@ class Life:
         self.sr.released(vdi)
 
     def release(self):
-        """Whatever of the disks was in use when the daemon died."""
-        for vdi in sorted(self.touched & set(self.sr.contents())):
+        """Whatever of the disks was in use when the daemon died. The writer of one may have died too: the next host that
+        writes to it finds it mended."""
+        rows = self.sr.contents()
+        for vdi in sorted(self.touched & set(rows)):
             self.sr.released(vdi)
+            if vdi in self.pending and not self.disks.read_only(rows[vdi]):
+                self.sr.activated(vdi)
+                self.sr.released(vdi)
 
     def end(self, read=True):
         """All disks go, and the SR. read: their bytes are looked at first."""
