@@ -22,6 +22,9 @@ CACHE = os.environ.get("SMAPI_VM_CACHE", "/var/cache/smapi-vm")
 KERNEL = "linux-image-cloud-amd64"
 # In the initramfs: what the root stands on.
 MODULES = ("virtio_pci", "virtiofs", "overlay", "virtio_console", "virtio_rng", "virtio_blk")
+# Rules of udevd that nothing but multipathd asks for, and that start programs at each event of each disk. Deep tests have
+# them all.
+UNASKED = ("55-scsi-sg3_id", "58-scsi-sg3_symlink", "60-kpartx", "60-multipath", "60-nfs", "68-del-part-nodes")
 VIRTIOFSD = "/usr/lib/qemu/virtiofsd"
 TIMED_OUT, BROKEN = 124, 125  # statuses of a machine that came to no end, or to none of the command's
 OFTEN = 0.05
@@ -187,6 +190,8 @@ class Machine:
         script += ["exec " + shlex.join(command)]
         for leaf, text in (("command", "\n".join(script)), ("address", address), ("name", name)):
             self._write(os.path.join(lab, leaf), text + "\n")
+        unasked = () if "SMAPI_DEEP" in dict(environment) else UNASKED
+        self._write(os.path.join(lab, "unasked"), "".join(rules + ".rules\n" for rules in unasked))
         self._write(os.path.join(lab, "shares"), "".join(share + "\n" for share in self.shares))
         shutil.copy(os.path.join(HERE, "guest-init"), lab)
 
