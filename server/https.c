@@ -9,7 +9,14 @@
 #include <string.h>
 #include <time.h>
 
-enum { CONNECTION_POOL = 6144, SEND_SECONDS = 5, MIND_MS = 250, MINDER_STACK = 256 * 1024, TRIM_CONNECTIONS = 256 };
+enum {
+    CONNECTION_POOL = 6144,
+    SEND_SECONDS = 5,
+    MIND_MS = 250,
+    MINDER_STACK = 256 * 1024,
+    TRIM_CONNECTIONS = 256,
+    TRIM_BEATS = 8
+};
 
 /* ---- connections ---- */
 
@@ -213,15 +220,24 @@ static void after(unsigned ms, struct timespec *out)
     out->tv_nsec %= 1000000000;
 }
 
-/* Gives memory of connections that went back to the kernel, once many went. most: open since the last time. */
-static void give_back(struct https *h, unsigned *most)
+struct going {
+    unsigned most;  /* open since memory was given back for the last time */
+    unsigned beats; /* for which it still is */
+};
+
+/* Gives memory of connections that went back to the kernel: once many went, and for some beats then, as one that is not
+   counted any more may not have been freed yet, and the last ones may be few. */
+static void give_back(struct https *h, struct going *g)
 {
     unsigned open = connections_counted(h->connections).open;
-    if (open > *most)
-        *most = open;
-    if (*most < open + TRIM_CONNECTIONS)
+    if (open > g->most)
+        g->most = open;
+    if (g->most >= open + TRIM_CONNECTIONS)
+        g->beats = TRIM_BEATS;
+    if (g->beats == 0)
         return;
-    *most = open;
+    g->beats--;
+    g->most = open;
     malloc_trim(0);
 }
 
@@ -229,7 +245,7 @@ static void *mind(void *arg)
 {
     struct https *h = arg;
     struct timespec until;
-    unsigned most = 0;
+    struct going going = {0};
     pthread_mutex_lock(&h->mutex);
     while (!h->leaving) {
         after(MIND_MS, &until);
@@ -237,7 +253,7 @@ static void *mind(void *arg)
         pthread_mutex_unlock(&h->mutex);
         connections_sweep(h->connections);
         workers_expire(h->settings.workers);
-        give_back(h, &most);
+        give_back(h, &going);
         pthread_mutex_lock(&h->mutex);
     }
     pthread_mutex_unlock(&h->mutex);
