@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Every SR type × every method, computed from smapid --describe: what a type offers works as its row promises, and what
-it does not offer answers 38. A method or type without a recipe here fails. In a guest, where each takes a second, one type has
-all methods and the others have some, other ones every day (SMAPI_SEED); all have all of them when deep."""
+it does not offer answers 38. A method or type without a recipe here fails. In a guest, where each takes a second, the methods are
+dealt to the types, other ones every day (SMAPI_SEED), so that one that offers it has each; all have all of them when deep."""
 import datetime
 import os
 import random
@@ -17,7 +17,6 @@ from lab import SOURCE, KINDS, MIB, Fault, Lab, boot_id, describe, new_uuid, typ
 NONCE = new_uuid()  # of the local host's one agent
 IN_GUEST = bool(os.environ.get("SMAPI_GUEST"))
 SEED = int(os.environ.get("SMAPI_SEED") or datetime.date.today().toordinal())
-SAMPLE = 6  # methods of the types that have some
 TTL = 1800  # of the lease of a host that registers here and may not come to renewing it for minutes
 UNMARKED = ("iso", "lun")  # layouts whose medium does not tell of an SR: one that was deleted can be attached anew
 
@@ -352,10 +351,18 @@ class Contract(unittest.TestCase):
     @staticmethod
     def matrix():
         """(type's row, rows of the methods to be tried)."""
-        methods, whole = describe()["methods"], KINDS[SEED % len(KINDS)]
-        for kind in map(type_row, KINDS):
-            some = IN_GUEST and not os.environ.get("SMAPI_DEEP") and kind["name"] != whole
-            yield kind, random.Random(f"{SEED} {kind['name']}").sample(methods, SAMPLE) if some else methods
+        methods, kinds, chance = describe()["methods"], list(map(type_row, KINDS)), random.Random(SEED)
+        if not IN_GUEST or os.environ.get("SMAPI_DEEP"):
+            return [(kind, methods) for kind in kinds]
+        hands = {kind["name"]: [] for kind in kinds}
+        for method in methods:
+            able = [kind["name"] for kind in kinds if offers(kind, method)] or list(hands)
+            fewest = min(len(hands[name]) for name in able)
+            hands[chance.choice([name for name in able if len(hands[name]) == fewest])].append(method)
+        for kind in kinds:  # and one that it does not offer
+            lacking = [method for method in methods if not offers(kind, method)]
+            hands[kind["name"]] += chance.sample(lacking, min(1, len(lacking)))
+        return [(kind, hands[kind["name"]]) for kind in kinds]
 
     def one(self, recipes, kind, method):
         name = method["name"]

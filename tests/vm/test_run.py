@@ -9,6 +9,9 @@ import time
 import unittest
 
 HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path.insert(0, os.path.join(HERE, "..", "e2e"))
+from lab import deep  # noqa: E402
+
 RUN = os.path.join(HERE, "run")
 SKIPPED = 77
 
@@ -56,11 +59,13 @@ class Run(unittest.TestCase):
         with open(self.path("image"), "rb") as image:
             self.assertEqual(image.read(5), b"kept\n")
 
+    @deep
     def test_a_panic_is_told_and_shown(self):
         done = run("--", "sh", "-c", "echo c >/proc/sysrq-trigger")
         self.assertEqual(done.returncode, 125)
         self.assertIn(b"Kernel panic", done.stderr)
 
+    @deep
     def test_a_time_limit_ends_it(self):
         self.assertEqual(run("--timeout", "8", "--", "sleep", "600").returncode, 124)
 
