@@ -29,7 +29,7 @@ SUITES = {
     "kill_load": ("kills",),
     "lease_history": ("history",),
     "lease_checker": ("histories",),
-    "vm_crash": ("points", "kills"),
+    "vm_crash": ("points", "srs", "kills"),
     "vm_power": ("cuts",),
     "bugs": ("found",),
 }

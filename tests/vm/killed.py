@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Calls that connect and disconnect an SR, killed at every fault point they pass: what the daemon then finds when it is
 started again is brought to an end, and nothing of it stays on the host or on the medium."""
+import contextlib
 import http.client
 import os
 import sys
@@ -65,15 +66,15 @@ def finish(test, sr, method):
     patiently(sr, "sr_delete")
 
 
-def trial(test, lab, new, gone, method, spec):
-    """One call of which one point acts. The point's name, or None."""
+def trial(test, lab, new, gone, method, spec, counted=contextlib.nullcontext):
+    """One call of which one point acts. The point's name, or None. counted: of what is judged then."""
     sr = new()
     for earlier in BEFORE[method]:
         patiently(sr, earlier)
     point = once(lab, sr, method, spec)
     if not lab.alive():
         lab.start()
-    with test.subTest(method=method, point=point, spec=spec):
+    with test.subTest(method=method, point=point, spec=spec), counted() if point else contextlib.nullcontext():
         if method == "sr_attach" and point not in (None, "result_committed"):
             test.clean()
         finish(test, sr, method)

@@ -3,6 +3,7 @@
 once. What was acknowledged is there with its bytes, smapid's own check finds nothing, and once the SRs are detached nothing
 of them is left on the host. SMAPI_SEED chooses what the quick form does, which is another part every day; the deep form
 kills at each point that a call passes."""
+import contextlib
 import functools
 import glob
 import os
@@ -120,16 +121,21 @@ class Crash(unittest.TestCase):
             self.trial("points", lambda: self.judge(one, left=left), type=one.sr.kind, act=name, n=n, point=point)
         return bool(point)
 
-    def trial(self, part, judge, **keys):
-        """One of those that the part of the figures counts."""
+    @contextlib.contextmanager
+    def counted(self, part):
+        """One of those trials that the part of the figures counts."""
         count = counted.setdefault(part, {"kills": 0, "wrong": 0})
         count["kills"] += 1
         count["wrong"] += 1
-        with self.subTest(**keys):
+        yield
+        count["wrong"] -= 1
+
+    def trial(self, part, judge, **keys):
+        with self.subTest(**keys), self.counted(part):
             judge()
-            count["wrong"] -= 1
 
     def told(self, part, text, **values):
+        print(part, counted[part], flush=True)
         if figures.DEEP:
             figures.save("vm_crash", part, text, {**counted[part], "types": " ".join(KINDS), **values})
 
@@ -212,7 +218,8 @@ class Crash(unittest.TestCase):
             self.hold()
             return made[-1]
 
-        point = killed.trial(self, self.lab, new, life.disks.of(self, kind).gone, method, spec)
+        point = killed.trial(self, self.lab, new, life.disks.of(self, kind).gone, method, spec,
+                             lambda: self.counted("srs"))
         passed[kind] |= {point} - {None}
         return point
 
@@ -234,6 +241,8 @@ class Crash(unittest.TestCase):
     @deep
     def test_an_sr_killed_at_every_point_leaves_nothing(self):
         self.each(KINDS, self.every_point_of_sr)
+        self.told("srs", "{kills} kills at {points} points in calls about SRs, {types}; after {wrong} something was wrong",
+                  points=len(set().union(*passed.values())))
 
     # All types at once.
 
