@@ -2,8 +2,8 @@
 """Places for repositories of every type in a guest: a device, a directory of a server, a target for each. lab.py reads this
 when it runs in a guest, so Lab.repository(kind) works there for all types.
 
-Places are not given back: when disks run short, the one that was handed out longest ago and on which nothing stands is
-handed out again, wiped.
+Places are not given back, but for targets by who makes many: when disks run short, the one that was handed out longest ago
+and on which nothing stands is handed out again, wiped.
 """
 import os
 
@@ -56,9 +56,19 @@ def iso(_, sr):
 def target(sr, luns):
     """A target of the SR's own, and the keys that lead to it."""
     kit.initiator(HOST)
-    iqn = f"iqn.2024-01.org.example:{sr[:8]}"
+    iqn = target_name(sr)
     _servers[iqn] = kit.Target(iqn, luns)
     return {"target": "127.0.0.1", "targetIQN": iqn, "localIQN": HOST}
+
+
+def target_name(sr):
+    return f"iqn.2024-01.org.example:{sr[:8]}"
+
+
+def give_back(sr):
+    """The target of an SR that is gone, with the RAM that its LUNs take."""
+    if target_name(sr) in _servers:
+        _servers.pop(target_name(sr)).close()
 
 
 def iscsi(_, sr):

@@ -19,6 +19,7 @@ import figures  # noqa: E402
 import kit  # noqa: E402
 import killed  # noqa: E402
 import life  # noqa: E402
+import places  # noqa: E402
 from killed import BROKEN  # noqa: E402
 from life import SEED  # noqa: E402
 from lab import KINDS, Lab, deep, fsck, rounds  # noqa: E402
@@ -218,8 +219,11 @@ class Crash(unittest.TestCase):
             self.hold()
             return made[-1]
 
-        point = killed.trial(self, self.lab, new, life.disks.of(self, kind).gone, method, spec,
-                             lambda: self.counted("srs"))
+        def gone(sr):
+            life.disks.of(self, kind).gone(sr)
+            places.give_back(sr.uuid)
+
+        point = killed.trial(self, self.lab, new, gone, method, spec, lambda: self.counted("srs"))
         passed[kind] |= {point} - {None}
         return point
 
