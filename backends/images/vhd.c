@@ -55,19 +55,26 @@ static int check_whole(int fd, struct fault *f)
     return vhd_image_check(&image, &data_end, f);
 }
 
+/* With the footers that were missing; whether there were any. -1 is a fault. */
+static int load_mended(int fd, struct vhd_image *image, struct fault *f)
+{
+    uint64_t data_end;
+    if (vhd_image_load(fd, image, f) < 0)
+        return -1;
+    if (!vhd_image_sparse(image) || (!image->end_lost && !image->copy_lost))
+        return 0;
+    if (vhd_image_check(image, &data_end, f) < 0)
+        return -1;
+    if (vhd_image_mend(image, data_end) < 0)
+        return fault_errno(f, FAULT_VDILoad, "give a VHD its footer back");
+    return 1;
+}
+
 static int vhd_mend(int fd, struct fault *f)
 {
     struct vhd_image image;
-    uint64_t data_end;
-    if (vhd_image_load(fd, &image, f) < 0)
-        return -1;
-    if (!vhd_image_sparse(&image) || (!image.end_lost && !image.copy_lost))
-        return 0;
-    if (vhd_image_check(&image, &data_end, f) < 0)
-        return -1;
-    if (vhd_image_mend(&image, data_end) < 0)
-        return fault_errno(f, FAULT_VDILoad, "give a VHD its footer back");
-    return image_sync(fd, "a VHD's footer", f);
+    int mended = load_mended(fd, &image, f);
+    return mended > 0 ? image_sync(fd, "a VHD's footer", f) : mended;
 }
 
 /* The footer at the end, which readers ask first, then the copy. Each is one sector, whole at any moment, and says by
@@ -76,7 +83,7 @@ static int vhd_hide(int fd, bool hidden, struct fault *f)
 {
     struct vhd_image image;
     unsigned char raw[VHD_FOOTER_SIZE];
-    if (vhd_mend(fd, f) < 0 || vhd_image_load(fd, &image, f) < 0)
+    if (load_mended(fd, &image, f) < 0)
         return -1;
     image.footer.hidden = hidden;
     vhd_footer_out(&image.footer, raw);

@@ -118,23 +118,36 @@ class Adoption(LabTest):
 
 
 class Writers(LabTest):
-    def test_an_image_whose_writer_was_killed_gets_its_footer_back_when_it_is_activated(self):
-        """And not while it is attached alone, as the writer may still be there."""
+    def left(self):
+        """(SR, disk, path of its image) as a writer leaves them that is killed between a block and the footer behind it."""
         sr = self.lab.repository("file").made()
         vdi = sr.disk()
         subprocess.run([program("vhd_write"), sr.location, vdi], input=b"0 512\n" + b"k" * 512, check=True)
         path = vhd.find(sr.location, vdi)
-        with open(path, "r+b") as image:  # as between a block and the footer behind it
+        with open(path, "r+b") as image:
             image.seek(-512, os.SEEK_END)
             image.write(b"n" * 512)
         self.assertEqual([one["kind"] for one in fsck(self.lab, "--strict")], ["image_unsound"])
+        return sr, vdi, path
+
+    def sound(self, sr, vdi):
+        self.assertEqual(fsck(self.lab, "--strict"), [])
+        self.assertEqual(vhd.read(sr.location, vdi)[:1024], b"k" * 512 + bytes(512))
+
+    def test_an_image_whose_writer_was_killed_gets_its_footer_back_when_it_is_activated(self):
+        """And not while it is attached alone, as the writer may still be there."""
+        sr, vdi, path = self.left()
         for active in ("false", "true"):
             sr("vdi_attach", "true", vdi_uuid=vdi)
             self.assertRaises(vhd.Unsound, vhd.Image, path)
             sr("vdi_activate", active, vdi_uuid=vdi)
             sr.released(vdi)
-        self.assertEqual(fsck(self.lab, "--strict"), [])
-        self.assertEqual(vhd.read(sr.location, vdi)[:1024], b"k" * 512 + bytes(512))
+        self.sound(sr, vdi)
+
+    def test_no_base_is_made_of_an_image_without_a_footer(self):
+        sr, vdi, _ = self.left()
+        sr("vdi_snapshot", vdi_uuid=vdi)
+        self.sound(sr, vdi)
 
 
 class Scans(LabTest):
