@@ -164,7 +164,7 @@ class History(unittest.TestCase):
         ops, (held, events) = self.ops(), self.rows_and_trail()
         trail = Trail(events)
         self.assertEqual(trail.rows(), held, "the audit trail does not lead to the rows")
-        for name, said in (("witness", witness(ops, events)), ("search", search(ops)),
+        for name, said in (("witness", witness(ops, events)), ("search", search(ops, rounds(1))),
                            ("disks", disk_order(ops, self.logs))):
             self.assertEqual(said, [], f"{name}: {len(said)} anomalies, seed {SEED}:\n" + "\n".join(said[:3]))
         self.judge_logs(ops)
