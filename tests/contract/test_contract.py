@@ -396,13 +396,13 @@ class Contract(unittest.TestCase):
         return sr
 
     def test_every_type_refuses_a_call_on_an_sr_of_another_type(self):
-        names = KINDS
-        for name in names:
+        some = IN_GUEST and not os.environ.get("SMAPI_DEEP")
+        for name in KINDS:
             sr = self.attached(name)
-            for other in names:
-                if other != name:
-                    with self.subTest(sr=name, path=other), self.assertRaises(Fault):
-                        sr.client.call("sr_scan", path=f"/sm/{other}", sr_uuid=sr.uuid, device_config=sr.config)
+            others = [other for other in KINDS if other != name]
+            for other in random.Random(f"{SEED} {name}").sample(others, 2) if some else others:
+                with self.subTest(sr=name, path=other), self.assertRaises(Fault):
+                    sr.client.call("sr_scan", path=f"/sm/{other}", sr_uuid=sr.uuid, device_config=sr.config)
 
     def test_every_required_key_of_device_config_is_required(self):
         for kind in map(type_row, KINDS):

@@ -22,11 +22,11 @@ MOST = 4     # disks at a time
 LONGEST = 8  # forks of a disk
 
 
-def some(kinds, part=""):
-    """One type of each layout, others every day; all of them when deep."""
+def some(kinds, part="", most=None):
+    """One type of each layout, or of so many, others every day; all of them when deep."""
     shuffled = random.Random(f"{SEED} {part}").sample(kinds, len(kinds))
-    found = {type_row(kind)["layout"]: kind for kind in shuffled}
-    return list(kinds) if DEEP else [kind for kind in kinds if kind in found.values()]
+    found = list({type_row(kind)["layout"]: kind for kind in shuffled}.values())[:most]
+    return list(kinds) if DEEP else [kind for kind in kinds if kind in found]
 
 
 @functools.lru_cache(64)

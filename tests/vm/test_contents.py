@@ -44,7 +44,7 @@ class Contents(unittest.TestCase):
                 do(one)
 
     def test_every_disk_holds_what_was_written(self):
-        before, lives = self.begun(life.some(KINDS))
+        before, lives = self.begun(life.some(KINDS, most=2))
         self.each(lives, self.written_and_forked)
         self.lab.restart()
         self.each(lives, self.read_again)
