@@ -13,30 +13,38 @@
 
 /* ------------------------------------------------------------------ create */
 
-/* The image, whole and synced under its temporary name. */
+/* What is known of an image that has no name yet. */
+struct unnamed {
+    uint64_t inode;
+    struct image_info info;
+};
+
+/* The image, whole and synced under its temporary name. It is closed then: a client of NFS that removes the name of an
+   open file gives it another (.nfs…), so that the image had two until it was closed, or for ever when the power went.
+ */
 static int make_temp(struct sr *sr, const struct plan *plan, const struct image_format *format, uint64_t size,
-                     const char *temp, int *out, struct fault *f)
+                     const char *temp, struct unnamed *out, struct fault *f)
 {
+    struct stat st;
     AUTO_FD int fd = io_open_beneath(sr->place.dir, temp, O_RDWR | O_CREAT | O_EXCL, 0600);
     if (fd < 0)
         return fault_errno(f, FAULT_VDICreate, "make %s", temp);
     if (PASS(create_temp_made, FAULT_VDICreate, f) < 0 || format->make(fd, &plan->vdi, size, f) < 0 ||
         PASS(create_temp_written, FAULT_VDICreate, f) < 0 || file_sync(sr, fd, temp, f) < 0 ||
-        PASS(create_temp_synced, FAULT_VDICreate, f) < 0)
+        PASS(create_temp_synced, FAULT_VDICreate, f) < 0 || format->info(fd, &out->info, f) < 0)
         return -1;
-    *out = TAKE_FD(fd);
+    if (fstat(fd, &st) < 0)
+        return fault_errno(f, FAULT_EIO, "look at %s", temp);
+    out->inode = st.st_ino;
     return 0;
 }
 
 /* The sidecar before the name, and synced: it says which inode of which operation the name is to be, for settle, and
    two names of one directory may come to the disk in any order. */
-static int publish(struct sr *sr, const struct plan *plan, const struct vdi *wanted, int fd, const char *temp,
+static int publish(struct sr *sr, const struct plan *plan, const struct vdi *wanted, uint64_t inode, const char *temp,
                    const char *name, struct fault *f)
 {
-    struct stat st;
-    if (fstat(fd, &st) < 0)
-        return fault_errno(f, FAULT_EIO, "look at %s", temp);
-    const struct claim claim = {.op = plan->op, .inode = st.st_ino};
+    const struct claim claim = {.op = plan->op, .inode = inode};
     if (sidecar_write(sr, wanted, &claim, f) < 0 || file_sync(sr, sr->place.dir, sr->place.path, f) < 0)
         return -1;
     if (image_publish(sr->place.dir, temp, name) < 0)
@@ -48,7 +56,7 @@ int file_vdi_create(struct sr *sr, const struct plan *plan, const struct vdi *wa
                     struct fault *f)
 {
     const struct image_format *format;
-    struct image_info info;
+    struct unnamed made;
     uint64_t size;
     char temp[TEMPORARY_NAME], name[FILE_NAME];
     if (image_format_wanted(wanted->format, &format, f) < 0 || format->round(wanted->size, &size, f) < 0 ||
@@ -56,12 +64,11 @@ int file_vdi_create(struct sr *sr, const struct plan *plan, const struct vdi *wa
         return -1;
     temporary_name(temp, &plan->op, TEMPORARY_NEW, &plan->vdi);
     image_name(name, &plan->vdi, format);
-    AUTO_FD int fd = -1;
-    if (make_temp(sr, plan, format, size, temp, &fd, f) < 0 || publish(sr, plan, wanted, fd, temp, name, f) < 0 ||
-        format->info(fd, &info, f) < 0)
+    if (make_temp(sr, plan, format, size, temp, &made, f) < 0 ||
+        publish(sr, plan, wanted, made.inode, temp, name, f) < 0)
         return -1;
     const struct vdi kept = layout_copy(a, wanted);
-    image_describe(sr->place.dir, &plan->vdi, format, &info, &kept, a, out);
+    image_describe(sr->place.dir, &plan->vdi, format, &made.info, &kept, a, out);
     return 0;
 }
 

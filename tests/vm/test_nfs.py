@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Type nfs against the kernel's own server, in a guest."""
+import concurrent.futures
 import os
 import re
 import sys
@@ -81,6 +82,23 @@ class Life(NfsTest):
                 self.assertLessEqual({disk, tree, *made}, sr.images())
                 self.assertEqual(sr.litter(), set())
                 self.end(sr)
+
+    def test_a_disk_that_is_made_has_one_name_and_none_that_the_client_gives_it(self):
+        """A client gives a name (.nfs…) to what is open and removed; what has two names is no disk."""
+        sr = self.repository()
+        sr("sr_create", "0")
+        sr("sr_attach")
+        acted = len(self.lab.acted())
+        self.lab.arm("create_published:sleep")
+        with concurrent.futures.ThreadPoolExecutor(1) as one:
+            made = one.submit(sr.disk)
+            eventually(lambda: len(self.lab.acted()) > acted, often=0.01)
+            names = os.listdir(self.directory(sr))
+            vdi = made.result()
+        self.lab.disarm()
+        self.assertIn(f"{vdi}.vhd", names)
+        self.assertEqual([name for name in names if name.startswith(".nfs")], [])
+        self.end(sr)
 
     def test_an_sr_made_by_other_software_is_taken_over_with_its_tree(self):
         sr = self.repository()
