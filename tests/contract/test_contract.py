@@ -2,7 +2,6 @@
 """Every SR type × every method, computed from smapid --describe: what a type offers works as its row promises, and what
 it does not offer answers 38. A method or type without a recipe here fails. In a guest, where each takes a second, the methods are
 dealt to the types, other ones every day (SMAPI_SEED), so that one that offers it has each; all have all of them when deep."""
-import datetime
 import os
 import random
 import sys
@@ -11,12 +10,11 @@ import xmlrpc.client
 import xml.etree.ElementTree as ElementTree
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "e2e"))
-from lab import SOURCE, KINDS, MIB, Fault, Lab, boot_id, describe, new_uuid, type_row  # noqa: E402
+from lab import DEEP, SEED, SOURCE, KINDS, MIB, Fault, Lab, boot_id, describe, new_uuid, type_row  # noqa: E402
 
 
 NONCE = new_uuid()  # of the local host's one agent
 IN_GUEST = bool(os.environ.get("SMAPI_GUEST"))
-SEED = int(os.environ.get("SMAPI_SEED") or datetime.date.today().toordinal())
 TTL = 1800  # of the lease of a host that registers here and may not come to renewing it for minutes
 UNMARKED = ("iso", "lun")  # layouts whose medium does not tell of an SR: one that was deleted can be attached anew
 
@@ -352,7 +350,7 @@ class Contract(unittest.TestCase):
     def matrix():
         """(type's row, rows of the methods to be tried)."""
         methods, kinds, chance = describe()["methods"], list(map(type_row, KINDS)), random.Random(SEED)
-        if not IN_GUEST or os.environ.get("SMAPI_DEEP"):
+        if DEEP or not IN_GUEST:
             return [(kind, methods) for kind in kinds]
         hands = {kind["name"]: [] for kind in kinds}
         for method in methods:
@@ -396,7 +394,7 @@ class Contract(unittest.TestCase):
         return sr
 
     def test_every_type_refuses_a_call_on_an_sr_of_another_type(self):
-        some = IN_GUEST and not os.environ.get("SMAPI_DEEP")
+        some = IN_GUEST and not DEEP
         for name in KINDS:
             sr = self.attached(name)
             others = [other for other in KINDS if other != name]

@@ -2,11 +2,12 @@
 """A laboratory: one smapid with state, certificates, sockets and SR directories of its own, all beneath one temporary
 directory. It ends only the processes it started.
 
-Environment: SMAPI_BUILD, the build directory; SMAPI_DEEP, a factor by which rounds() multiplies; SMAPI_SANITIZE, set
-when the build carries a sanitizer (times and memory are then not judged).
+Environment: SMAPI_BUILD, the build directory; SMAPI_DEEP, a factor by which rounds() multiplies; SMAPI_SEED, a number
+for what the quick form does in turn, without it the day's; SMAPI_SANITIZE, set when the build carries a sanitizer (times and memory are then not judged).
 """
 import atexit
 import contextlib
+import datetime
 import functools
 import json
 import os
@@ -31,7 +32,14 @@ MIB = 1 << 20
 ALARMS = re.compile(r"Sanitizer|runtime error:|Assertion .* failed|^.*PROMISE", re.M)
 
 
-deep = unittest.skipUnless(os.environ.get("SMAPI_DEEP"), "takes minutes in a guest: tests/run --deep")
+DEEP = bool(os.environ.get("SMAPI_DEEP"))
+SEED = int(os.environ.get("SMAPI_SEED") or datetime.date.today().toordinal())  # of what the quick form does today
+deep = unittest.skipUnless(DEEP, "takes minutes in a guest: tests/run --deep")
+
+
+def daily(turn, of=2):
+    """Marks a test that the quick form has on one day of so many."""
+    return unittest.skipUnless(DEEP or SEED % of == turn, f"has another day: SMAPI_SEED={turn}")
 
 
 def raises(*codes):

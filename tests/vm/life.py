@@ -2,7 +2,6 @@
 """An SR of any type that is changed call by call, and what its disks must then hold: also of a call that was not answered,
 which has done all or nothing."""
 import contextlib
-import datetime
 import functools
 import itertools
 import os
@@ -11,10 +10,8 @@ import random
 import disks
 import killed
 from kit import MIB
-from lab import Fault, new_uuid, type_row
+from lab import DEEP, SEED, Fault, new_uuid, type_row
 
-SEED = int(os.environ.get("SMAPI_SEED") or datetime.date.today().toordinal())
-DEEP = bool(os.environ.get("SMAPI_DEEP"))
 GROWTH = 4 * MIB
 LARGEST = 12 * MIB
 PIECE = 12 * 1024

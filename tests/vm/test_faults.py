@@ -20,7 +20,7 @@ import kit  # noqa: E402
 import places  # noqa: E402
 from iscsi_help import IQN, IscsiTest  # noqa: E402
 from kit import MIB, eventually, held, left, sh  # noqa: E402
-from lab import Fault, Lab, LabTest, Plays, Repository, deep, new_uuid, raises, rounds  # noqa: E402
+from lab import Fault, Lab, LabTest, Plays, Repository, daily, deep, new_uuid, raises, rounds  # noqa: E402
 
 
 class FaultsTest(LabTest):
@@ -239,6 +239,7 @@ class Iscsi(IscsiTest):
             with self.subTest(kind=kind, code=code), self.refused(code):
                 Repository(self.lab.unix(), kind, new_uuid(), self.config(**more))("sr_create", "0")
 
+    @daily(0)
     @raises(67, 98)
     def test_luns_without_a_medium_or_an_identity(self):
         files = ["/run/tmp/user-1", "/run/tmp/user-2"]
@@ -336,6 +337,7 @@ class Gone(IscsiTest):
         with self.goes_at("volume_activated", self.made("extoiscsi")) as attach, self.refused(52, "e2fsck"):
             self.within(attach.result)
 
+    @daily(1)
     def test_a_host_lets_go_of_a_target_that_does_not_come_back(self):
         held = [self.attached(kind) for kind in self.LUNS]
         self.lost()

@@ -103,6 +103,7 @@ class Laboratory(unittest.TestCase):
         write(self.login(lun=1), b"tgt" + bytes(509))
         self.assertEqual(content("/run/tmp/lun", 3), b"tgt")
 
+    @lab.deep
     def test_nfs_serves_versions_3_and_4_and_can_stop(self):
         server = kit.NfsServer(["export", "other"])
         self.addCleanup(server.close)
@@ -121,6 +122,7 @@ class Laboratory(unittest.TestCase):
             sh("umount", "/run/tmp/mount")
         self.assertIn("/other", sh("showmount", "-e", "127.0.0.1"))
 
+    @lab.deep
     def test_samba_serves_a_directory(self):
         os.makedirs("/run/tmp/isos", exist_ok=True)
         kit.put("/run/tmp/isos/a.iso", "disc")
@@ -130,6 +132,7 @@ class Laboratory(unittest.TestCase):
         self.assertEqual(kit.read("/run/tmp/mount/a.iso"), "disc")
         sh("umount", "/run/tmp/mount")
 
+    @lab.deep
     def test_a_wire_can_be_cut(self):
         wire = kit.Wire()
         self.addCleanup(wire.close)

@@ -24,7 +24,7 @@ ELSEWHERE = ("systemd-udevd.service", "systemd-udevd-control.socket", "systemd-u
              "systemd-journal-flush.service", "systemd-sysusers.service")
 import kit  # noqa: E402
 import places  # noqa: E402
-from lab import Lab, LabTest, program  # noqa: E402
+from lab import DEEP, Lab, LabTest, daily, program  # noqa: E402
 from kit import mounts, put, read, sh  # noqa: E402
 
 
@@ -144,6 +144,7 @@ class Lives:
                 sr("sr_delete")
 
 
+@daily(1)
 class Plain(Lives, LabTest):
     """The unit as it is."""
 
@@ -155,11 +156,12 @@ class Plain(Lives, LabTest):
         self.assertEqual(self.capabilities(), sum(1 << bit for bit in names))
 
 
+@daily(0)
 class Devices(Lives, LabTest):
     """With the drop-in for devices."""
 
     DROPINS = ("devices.conf",)
-    KINDS = ("ext", "nfs", "iscsi") + (("lvm",) if os.environ.get("SMAPI_DEEP") else ())  # which needs what ext needs
+    KINDS = ("ext", "nfs", "iscsi") + (("lvm",) if DEEP else ())  # which needs what ext needs
 
     def test_it_may_not_do_what_nothing_of_it_needs(self):
         for name, bit in (("SYS_PTRACE", 19), ("SYS_BOOT", 22), ("SYS_TIME", 25), ("BPF", 39)):
