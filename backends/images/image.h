@@ -14,6 +14,7 @@ struct image_info {
     uint64_t utilisation; /* allocated on the medium, bytes (blocks, not file length) */
     bool hidden;          /* a base that is not to be served */
     bool differencing;    /* has a parent */
+    bool unfinished;      /* a writer that was killed has left something out, which mend puts back */
     struct uuid parent;   /* VDI uuid of the parent, from the base name its locator ends in; none if that is no uuid */
     unsigned char id[16], parent_id[16]; /* the format's own identifiers; zero where the format has none */
 };
@@ -68,8 +69,8 @@ struct image_format {
     /* Sets or clears the hidden mark. No sync. */
     int (*hide)(int fd, bool hidden, struct fault *f);
     /* Puts back what a writer that was killed has left out, in an image that nobody else has open for writing; synced,
-       if there was anything. NULL for a format that has nothing of the kind. A failed sync is EIO, any other failure is
-       not. */
+       if there was anything. NULL for a format of which no image is unfinished. A failed sync is EIO, any other failure
+       is not. */
     int (*mend)(int fd, struct fault *f);
 };
 

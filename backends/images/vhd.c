@@ -23,6 +23,11 @@ static int vhd_round(uint64_t wanted, uint64_t *size, struct fault *f)
     return 0;
 }
 
+static bool lacks_footer(const struct vhd_image *image)
+{
+    return image->end_lost || (image->copy_lost && vhd_image_sparse(image));
+}
+
 static int vhd_info(int fd, struct image_info *out, struct fault *f)
 {
     struct vhd_image image;
@@ -33,6 +38,7 @@ static int vhd_info(int fd, struct image_info *out, struct fault *f)
         .utilisation = image.allocated,
         .hidden = image.footer.hidden,
         .differencing = vhd_image_child(&image),
+        .unfinished = lacks_footer(&image),
     };
     memcpy(info.id, image.footer.id, sizeof info.id);
     memcpy(info.parent_id, image.header.parent_id, sizeof info.parent_id);
@@ -48,7 +54,7 @@ static int check_whole(int fd, struct fault *f)
     uint64_t data_end;
     if (vhd_image_load(fd, &image, f) < 0)
         return -1;
-    if (image.end_lost || (image.copy_lost && vhd_image_sparse(&image)))
+    if (lacks_footer(&image))
         return fault_set(f, FAULT_VDILoad,
                          "not a sound VHD: no footer stands at its %s, until it is activated to be written",
                          image.end_lost ? "end" : "start");
@@ -61,7 +67,7 @@ static int load_mended(int fd, struct vhd_image *image, struct fault *f)
     uint64_t data_end;
     if (vhd_image_load(fd, image, f) < 0)
         return -1;
-    if (!vhd_image_sparse(image) || (!image->end_lost && !image->copy_lost))
+    if (!vhd_image_sparse(image) || !lacks_footer(image))
         return 0;
     if (vhd_image_check(image, &data_end, f) < 0)
         return -1;

@@ -254,7 +254,8 @@ int file_vdi_resize(struct sr *sr, const struct plan *plan, const struct vdi *vd
 /* ------------------------------------------------------------------ attach, activate */
 
 /* Opens a disk that is to be used; a base is never written. Close out->fd. */
-static int open_for_use(struct sr *sr, const struct vdi *vdi, bool writable, struct image_file *out, struct fault *f)
+static int open_for_use(struct sr *sr, const struct vdi *vdi, bool writable, struct image_file *out, bool *unfinished,
+                        struct fault *f)
 {
     struct image_file file;
     struct image_info info;
@@ -269,6 +270,7 @@ static int open_for_use(struct sr *sr, const struct vdi *vdi, bool writable, str
         return -1;
     fd = -1;
     *out = file;
+    *unfinished = info.unfinished;
     return 0;
 }
 
@@ -276,7 +278,8 @@ int file_vdi_attach(struct sr *sr, const struct vdi *vdi, bool writable, struct 
                     struct fault *f)
 {
     struct image_file file;
-    if (open_for_use(sr, vdi, writable, &file, f) < 0)
+    bool unfinished;
+    if (open_for_use(sr, vdi, writable, &file, &unfinished, f) < 0)
         return -1;
     close(file.fd);
     *path = arena_printf(a, "%s/%s", sr->place.path, file.name);
@@ -292,7 +295,7 @@ int file_vdi_detach(struct sr *sr, const struct vdi *vdi, struct fault *f)
 /* What the last writer has left out, if it was killed. */
 static int mend(struct sr *sr, const struct image_file *file, struct fault *f)
 {
-    if (!file->format->mend || file->format->mend(file->fd, f) == 0)
+    if (file->format->mend(file->fd, f) == 0)
         return 0;
     return f->code == FAULT_EIO ? sr_poison(sr, f, "sync %s", file->name) : fault_prefix(f, "mend %s", file->name);
 }
@@ -301,10 +304,11 @@ static int mend(struct sr *sr, const struct image_file *file, struct fault *f)
 int file_vdi_activate(struct sr *sr, const struct vdi *vdi, uint64_t epoch, bool writable, struct fault *f)
 {
     (void) epoch;
+    bool unfinished;
     AUTO_IMAGE struct image_file file = {.fd = -1};
-    if (open_for_use(sr, vdi, writable, &file, f) < 0)
+    if (open_for_use(sr, vdi, writable, &file, &unfinished, f) < 0)
         return -1;
-    return writable ? mend(sr, &file, f) : 0;
+    return writable && unfinished ? mend(sr, &file, f) : 0;
 }
 
 int file_vdi_deactivate(struct sr *sr, const struct vdi *vdi, struct fault *f)

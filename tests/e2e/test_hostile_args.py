@@ -15,9 +15,8 @@ import urllib.parse
 from xml.sax.saxutils import escape
 
 from client import BODIES, XAPI_ORDER
-from lab import KINDS, MIB, Fault, LabTest, describe, new_uuid
+from lab import DEEP, KINDS, MIB, Fault, LabTest, describe, new_uuid
 
-DEEP = bool(os.environ.get("SMAPI_DEEP"))
 MARKER = "MARKER-OF-THE-PAYLOAD"
 COMMANDS = ["touch {canary}/pwned", "rm -rf {canary}", "cat /etc/shadow > {canary}/pwned"]
 FORMS = ["$({})", "`{}`", ";{};", "|{}|", "&& {} &", "\n{}\n", "x$({})y", "'; {}; '", '"; {}; "', "$(({}))", "\\$({})",

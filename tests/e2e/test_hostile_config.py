@@ -15,10 +15,9 @@ import sys
 import unittest
 
 from client import BODIES
-from lab import Lab, describe, new_uuid
+from lab import DEEP, Lab, describe, new_uuid
 from test_hostile_args import Outside, payloads
 
-DEEP = bool(os.environ.get("SMAPI_DEEP"))
 SAMPLE = 6  # payloads for each key and method; all when deep
 MARKER = "MARKER-OF-THE-PAYLOAD"
 NAMESPACE = r"""ip link set lo up

@@ -4,6 +4,7 @@
 Everything here is plain: lvm2, open-iscsi, configfs and nfs-utils, and nothing of smapid's. A test that wants to know
 whether the daemon left something behind takes held() before and after.
 """
+import concurrent.futures
 import contextlib
 import fcntl
 import glob
@@ -287,6 +288,17 @@ def logout(iqn):
     sh("iscsiadm", "-m", "node", "-T", iqn, "-o", "delete")
     for path in glob.glob("/etc/iscsi/ifaces/*"):
         sh("iscsiadm", "-m", "iface", "-o", "delete", "-I", os.path.basename(path))
+
+
+@contextlib.contextmanager
+def paused(lab, point, call, *args):
+    """The call in another thread, to be waited for, while it sleeps at a point."""
+    acted = len(lab.acted())
+    lab.arm(f"{point}:sleep")
+    with concurrent.futures.ThreadPoolExecutor(1) as one:
+        pending = one.submit(call, *args)
+        eventually(lambda: len(lab.acted()) > acted, often=0.01)
+        yield pending
 
 
 class Multipathd:

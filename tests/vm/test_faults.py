@@ -310,11 +310,7 @@ class Gone(IscsiTest):
     @contextlib.contextmanager
     def goes_at(self, point, sr):
         """The target goes when sr_attach is there; the call, to be waited for."""
-        acted = len(self.lab.acted())
-        self.lab.arm(f"{point}:sleep")
-        with concurrent.futures.ThreadPoolExecutor(1) as one:
-            attach = one.submit(sr, "sr_attach")
-            eventually(lambda: len(self.lab.acted()) > acted, often=0.01)
+        with kit.paused(self.lab, point, sr, "sr_attach") as attach:
             self.store.enable(False)
             yield attach
         self.nothing_is_left()

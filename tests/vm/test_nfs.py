@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Type nfs against the kernel's own server, in a guest."""
-import concurrent.futures
 import os
 import re
 import sys
@@ -12,11 +11,10 @@ os.environ["SMAPI_KINDS"] = "nfs"
 sys.path.insert(0, os.path.join(HERE, "..", "e2e"))
 import killed  # noqa: E402
 import vhd  # noqa: E402
-from lab import MIB, Fault, Lab, LabTest, deep, new_uuid, raises  # noqa: E402
+from lab import DEEP, MIB, Fault, Lab, LabTest, deep, new_uuid, raises  # noqa: E402
 import places  # noqa: E402
-from kit import NfsServer, eventually, held, left, made_anew, mounts, read, sh  # noqa: E402
+from kit import NfsServer, eventually, held, left, made_anew, mounts, paused, read, sh  # noqa: E402
 
-DEEP = bool(os.environ.get("SMAPI_DEEP"))
 server = None
 
 
@@ -88,11 +86,7 @@ class Life(NfsTest):
         sr = self.repository()
         sr("sr_create", "0")
         sr("sr_attach")
-        acted = len(self.lab.acted())
-        self.lab.arm("create_published:sleep")
-        with concurrent.futures.ThreadPoolExecutor(1) as one:
-            made = one.submit(sr.disk)
-            eventually(lambda: len(self.lab.acted()) > acted, often=0.01)
+        with paused(self.lab, "create_published", sr.disk) as made:
             names = os.listdir(self.directory(sr))
             vdi = made.result()
         self.lab.disarm()
