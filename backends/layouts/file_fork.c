@@ -104,12 +104,12 @@ static int make_children(struct sr *sr, const struct plan *plan, const struct im
     return PASS(fork_child_made, plan, f);
 }
 
-static int publish_child(struct sr *sr, const struct plan *plan, const struct image_file *leaf, struct fault *f)
+static int publish_child(struct sr *sr, const struct plan *plan, const char *name, struct fault *f)
 {
     char temp[TEMPORARY_NAME];
     temporary_name(temp, &plan->op, TEMPORARY_NEW, &plan->vdi);
-    if (renameat(sr->place.dir, temp, sr->place.dir, leaf->name) < 0)
-        return fault_errno(f, fork_code(plan), "rename %s to %s", temp, leaf->name);
+    if (renameat(sr->place.dir, temp, sr->place.dir, name) < 0)
+        return fault_errno(f, fork_code(plan), "rename %s to %s", temp, name);
     return file_sync(sr, sr->place.dir, sr->place.path, f) < 0 ? -1 : PASS(fork_published, plan, f);
 }
 
@@ -168,8 +168,10 @@ int file_vdi_fork(struct sr *sr, const struct plan *plan, const struct vdi *want
 {
     AUTO_IMAGE struct image_file leaf = {.fd = -1};
     if (image_open(sr, &plan->vdi, vdi->format, O_RDONLY, &leaf, f) < 0 || check_source(sr, plan, &leaf, f) < 0 ||
-        link_base(sr, plan, &leaf, f) < 0 || make_children(sr, plan, &leaf, wanted, f) < 0 ||
-        publish_child(sr, plan, &leaf, f) < 0)
+        link_base(sr, plan, &leaf, f) < 0 || make_children(sr, plan, &leaf, wanted, f) < 0)
+        return -1;
+    image_close(&leaf);
+    if (publish_child(sr, plan, leaf.name, f) < 0)
         return -1;
     return file_fork_finish(sr, plan, wanted, a, made, base, f);
 }

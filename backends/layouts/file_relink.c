@@ -103,6 +103,7 @@ int file_vdi_reset(struct sr *sr, const struct plan *plan, const struct vdi *vdi
     temporary_name(temp, &plan->op, TEMPORARY_NEW, &plan->vdi);
     if (make_empty(sr, plan, &leaf, temp, f) < 0)
         return -1;
+    image_close(&leaf.file);
     if (renameat(sr->place.dir, temp, sr->place.dir, leaf.file.name) < 0 || POINT(reset_published) < 0)
         return fault_errno(f, FAULT_VDICreate, "rename %s to %s", temp, leaf.file.name);
     return file_sync(sr, sr->place.dir, sr->place.path, f) < 0

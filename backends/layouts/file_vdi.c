@@ -19,9 +19,7 @@ struct unnamed {
     struct image_info info;
 };
 
-/* The image, whole and synced under its temporary name. It is closed then: a client of NFS that removes the name of an
-   open file gives it another (.nfs…), so that the image had two until it was closed, or for ever when the power went.
- */
+/* The image, whole and synced under its temporary name, and closed (see image_close). */
 static int make_temp(struct sr *sr, const struct plan *plan, const struct image_format *format, uint64_t size,
                      const char *temp, struct unnamed *out, struct fault *f)
 {

@@ -291,12 +291,12 @@ def logout(iqn):
 
 
 @contextlib.contextmanager
-def paused(lab, point, call, *args):
+def paused(lab, point, call, *args, **keys):
     """The call in another thread, to be waited for, while it sleeps at a point."""
     acted = len(lab.acted())
     lab.arm(f"{point}:sleep")
     with concurrent.futures.ThreadPoolExecutor(1) as one:
-        pending = one.submit(call, *args)
+        pending = one.submit(call, *args, **keys)
         eventually(lambda: len(lab.acted()) > acted, often=0.01)
         yield pending
 

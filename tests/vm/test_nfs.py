@@ -81,17 +81,24 @@ class Life(NfsTest):
                 self.assertEqual(sr.litter(), set())
                 self.end(sr)
 
-    def test_a_disk_that_is_made_has_one_name_and_none_that_the_client_gives_it(self):
+    def test_no_image_ever_has_a_name_that_the_client_gives_it(self):
         """A client gives a name (.nfs…) to what is open and removed; what has two names is no disk."""
         sr = self.repository()
         sr("sr_create", "0")
         sr("sr_attach")
-        with paused(self.lab, "create_published", sr.disk) as made:
-            names = os.listdir(self.directory(sr))
-            vdi = made.result()
-        self.lab.disarm()
-        self.assertIn(f"{vdi}.vhd", names)
-        self.assertEqual([name for name in names if name.startswith(".nfs")], [])
+
+        def names_at(point, call, *args, **keys):
+            with paused(self.lab, point, call, *args, **keys) as pending:
+                names = os.listdir(self.directory(sr))
+                made = pending.result()
+            self.lab.disarm()
+            self.assertEqual([name for name in names if name.startswith(".nfs")], [], point)
+            return made
+
+        vdi = names_at("create_published", sr.disk)
+        names_at("fork_published", sr, "vdi_snapshot", vdi_uuid=vdi)
+        names_at("reset_published", sr, "vdi_epoch_begin", vdi_uuid=vdi, vdi_on_boot="reset")
+        names_at("delete_renamed", sr, "vdi_delete", vdi_uuid=vdi)
         self.end(sr)
 
     def test_an_sr_made_by_other_software_is_taken_over_with_its_tree(self):
