@@ -130,6 +130,7 @@ class Life:
         """Attached, written and released."""
         writable = not self.held[vdi].read_only
         self.touched.add(vdi)
+        self.tell()  # whoever goes on after a power cut gives back what was attached
         self.sr.activated(vdi, str(writable).lower())
         if writable:
             for offset in offsets or (self.chance.randrange(0, self.held[vdi].size - PIECE, 512),):
