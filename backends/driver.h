@@ -110,10 +110,15 @@ struct found_sr {
     struct uuid uuid;
     const char *path;
     uint64_t size; /* bytes, 0 when it cannot be told */
+    /* What its own metadata says; label NULL when it was not asked for, or there is none. pool_metadata: of its disks
+       one holds the database of a pool. */
+    const char *label, *description;
+    bool pool_metadata;
 };
 struct found_list {
     struct found_sr *items;
     size_t count, room;
+    bool metadata; /* is asked for */
 };
 void found_add(struct arena *a, struct found_list *l, struct found_sr item);
 
@@ -147,6 +152,10 @@ struct layout {
     bool (*recognise)(const struct place *place, struct uuid *out);
     /* The same of an SR that bears the mark of this server. Filled where other machines' SRs may stand beside. */
     bool (*recognise_own)(const struct place *place, const struct uuid *server, struct uuid *out);
+
+    /* Fills in what the metadata of the SR in the place says of it, as far as it can be read. Changes nothing. NULL
+       where a layout keeps none. */
+    void (*sr_describe)(const struct place *place, const struct uuid *sr, struct arena *a, struct found_sr *out);
 
     /* SR. create: the place is empty; leaves a marker. attach: checks marker and owner, adopts what the rules allow,
        fills sr->state. detach frees it. delete: no disks are left; SRNotEmpty naming the first foreign name. */

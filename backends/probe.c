@@ -8,14 +8,24 @@
 
 enum { ENTRIES_MAX = 4096, FOUND_MAX = 256 };
 
+void probe_place(const struct layout *layout, const struct place *place, struct found_sr sr, struct arena *a,
+                 struct found_list *out)
+{
+    if (!layout->recognise || !layout->recognise(place, &sr.uuid))
+        return;
+    if (out->metadata && layout->sr_describe)
+        layout->sr_describe(place, &sr.uuid, a, &sr);
+    found_add(a, out, sr);
+}
+
 void probe_directory(const struct layout *layout, int dir, const char *path, struct arena *a, struct found_list *out)
 {
-    struct uuid uuid;
+    const struct place place = {.dir = dir};
     struct statvfs fs;
-    if (out->count >= FOUND_MAX || !layout->recognise(&(struct place){.dir = dir}, &uuid))
+    if (out->count >= FOUND_MAX)
         return;
     uint64_t size = fstatvfs(dir, &fs) == 0 ? (uint64_t) fs.f_blocks * fs.f_frsize : 0;
-    found_add(a, out, (struct found_sr){.uuid = uuid, .path = arena_text(a, path), .size = size});
+    probe_place(layout, &place, (struct found_sr){.path = arena_text(a, path), .size = size}, a, out);
 }
 
 int probe_below(const struct layout *layout, int top, const char *path, struct arena *a, struct found_list *out)

@@ -536,20 +536,34 @@ static int sr_content_type_act(struct dispatch *d, struct call *c, struct fault 
 
 const struct phases sr_content_type_phases = {.act = sr_content_type_act};
 
+static void probe_metadata(struct text *xml, const struct found_sr *sr)
+{
+    text_add(xml, "\t\t<name_label>");
+    text_add_xml(xml, sr->label);
+    text_add(xml, "</name_label>\n\t\t<name_description>");
+    text_add_xml(xml, sr->description);
+    text_printf(xml, "</name_description>\n\t\t<pool_metadata_detected>%s</pool_metadata_detected>\n",
+                sr->pool_metadata ? "true" : "false");
+}
+
 static void probe_xml(struct text *xml, const struct found_list *found)
 {
     text_add(xml, "<?xml version=\"1.0\" ?>\n<SRlist>\n");
     for (size_t i = 0; i < found->count; i++) {
         text_printf(xml, "\t<SR>\n\t\t<UUID>%s</UUID>\n\t\t<Devlist>", found->items[i].uuid.text);
         text_add_xml(xml, found->items[i].path);
-        text_printf(xml, "</Devlist>\n\t\t<size>%llu</size>\n\t</SR>\n", (unsigned long long) found->items[i].size);
+        text_printf(xml, "</Devlist>\n\t\t<size>%llu</size>\n", (unsigned long long) found->items[i].size);
+        if (found->items[i].label)
+            probe_metadata(xml, &found->items[i]);
+        text_add(xml, "\t</SR>\n");
     }
     text_add(xml, "</SRlist>\n");
 }
 
 static int sr_probe_act(struct dispatch *d, struct call *c, struct fault *f)
 {
-    struct found_list found = {0};
+    const char *metadata = pairs_get(&ARGS(c, sr_probe)->sr_sm_config, "metadata");
+    struct found_list found = {.metadata = metadata && strcmp(metadata, "true") == 0};
     AUTO_TEXT struct text xml = TEXT_OF(4 << 20);
     const struct sr_type *type = c->keys.type ? sr_type_find(c->keys.type) : NULL;
     if (!type)

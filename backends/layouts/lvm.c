@@ -9,6 +9,7 @@ const struct layout layout_lvm = {
     .masters = true,
     .recognise = lvm_recognise,
     .recognise_own = lvm_recognise_own,
+    .sr_describe = lvm_sr_describe,
     .sr_create = lvm_sr_create,
     .sr_delete = lvm_sr_delete,
     .sr_attach = lvm_sr_attach,

@@ -57,6 +57,7 @@ bool lvm_is_thin(const struct sr *sr);
 
 bool lvm_recognise(const struct place *place, struct uuid *out);
 bool lvm_recognise_own(const struct place *place, const struct uuid *server, struct uuid *out);
+void lvm_sr_describe(const struct place *place, const struct uuid *sr, struct arena *a, struct found_sr *out);
 int lvm_sr_create(struct sr *sr, const struct plan *plan, struct fault *f);
 int lvm_sr_delete(struct sr *sr, const struct plan *plan, struct fault *f);
 int lvm_sr_attach(struct sr *sr, struct fault *f);
@@ -183,6 +184,9 @@ int lvm_mgt_put(struct sr *sr, const struct vdi *vdi, struct fault *f);
 int lvm_mgt_drop(struct sr *sr, const struct uuid *uuid, struct fault *f); /* none is success */
 /* Reads into out what is kept of the disk; false when there is nothing. */
 bool lvm_mgt_read(struct sr *sr, const struct uuid *uuid, struct arena *a, struct vdi *out);
+/* The SR's label and description, and whether a disk holds the database of a pool, of a group that nobody attached. -1
+   when there is nothing or it cannot be read. */
+int lvm_mgt_describe(const struct lvm_vg *vg, const struct uuid *sr, struct arena *a, struct found_sr *out);
 
 /* ---- lvm_vdi.c */
 

@@ -140,7 +140,8 @@ static bool holds(const unsigned char *record, const char *name, const char *val
 /* ------------------------------------------------------------------ the volume */
 
 struct mgt {
-    struct sr *sr;
+    const struct uuid *uuid; /* of the SR */
+    struct sr *sr;           /* NULL for one that is only looked at */
     struct volume volume;
     struct arena *arena;
     unsigned char *data; /* all that is in use */
@@ -156,7 +157,7 @@ static void header_out(uint64_t length, unsigned char out[SECTOR_SIZE])
 
 static int write_failed(const struct mgt *m, struct fault *f)
 {
-    return fault_errno(f, FAULT_LVMWrite, "write the metadata volume of SR %s", m->sr->uuid.text);
+    return fault_errno(f, FAULT_LVMWrite, "write the metadata volume of SR %s", m->uuid->text);
 }
 
 /* What was there is another SR's, or nobody's. The header comes last. */
@@ -164,7 +165,7 @@ static int make_new(struct mgt *m, struct fault *f)
 {
     unsigned char raw[FIRST];
     AUTO_TEXT struct text t = TEXT_OF(SECTOR_SIZE);
-    text_printf(&t, "<?xml version=\"1.0\" ?><uuid>%s</uuid><allocation>%s</allocation>", m->sr->uuid.text,
+    text_printf(&t, "<?xml version=\"1.0\" ?><uuid>%s</uuid><allocation>%s</allocation>", m->uuid->text,
                 lvm_is_thin(m->sr) ? "thin" : "thick");
     const struct text label = {.data = (char[]){"<name_label></name_label>"}, .length = 25};
     const struct text description = {.data = (char[]){"<name_description></name_description>"}, .length = 37};
@@ -186,33 +187,30 @@ static int make_new(struct mgt *m, struct fault *f)
 static uint64_t length_of(const struct mgt *m, const unsigned char raw[FIRST])
 {
     const char *uuid = field(raw + SECTOR_SIZE, SECTOR_SIZE, "uuid", m->arena);
-    if (memcmp(raw, MAGIC, strlen(MAGIC)) != 0 || !uuid || strcmp(uuid, m->sr->uuid.text) != 0)
+    if (memcmp(raw, MAGIC, strlen(MAGIC)) != 0 || !uuid || strcmp(uuid, m->uuid->text) != 0)
         return 0;
     uint64_t length = strtoull(arena_copy(m->arena, (const char *) raw + strlen(MAGIC), 10), NULL, 10);
     return length >= FIRST && length <= m->volume.lv->size && (length - FIRST) % RECORD == 0 ? length : 0;
 }
 
-static int load(struct mgt *m, bool writable, struct fault *f)
+/* What is in use. length 0 when it is none of this SR. */
+static int load(struct mgt *m, struct fault *f)
 {
     unsigned char raw[FIRST];
-    if (volume_read(&m->volume, raw, sizeof raw, 0) < 0)
-        return fault_errno(f, FAULT_EIO, "read the metadata volume of SR %s", m->sr->uuid.text);
-    m->length = length_of(m, raw);
-    if (m->length == 0 && writable)
-        return make_new(m, f);
-    if (m->length <= FIRST)
-        return 0;
-    m->data = arena_alloc(m->arena, m->length);
-    return volume_read(&m->volume, m->data, m->length, 0) < 0
-               ? fault_errno(f, FAULT_EIO, "read the metadata volume of SR %s", m->sr->uuid.text)
-               : 0;
+    bool read = volume_read(&m->volume, raw, sizeof raw, 0) == 0;
+    m->length = read ? length_of(m, raw) : 0;
+    if (m->length) {
+        m->data = arena_alloc(m->arena, m->length);
+        read = volume_read(&m->volume, m->data, m->length, 0) == 0;
+    }
+    return read ? 0 : fault_errno(f, FAULT_EIO, "read the metadata volume of SR %s", m->uuid->text);
 }
 
 /* *there false when the group has none. */
 static int open_mgt(struct sr *sr, struct arena *a, bool writable, struct mgt *out, bool *there, struct fault *f)
 {
     struct lvm_vg *vg;
-    *out = (struct mgt){.sr = sr, .arena = a};
+    *out = (struct mgt){.uuid = &sr->uuid, .sr = sr, .arena = a};
     *there = false;
     if (lvm_group(sr, a, &vg, f) < 0)
         return -1;
@@ -220,7 +218,9 @@ static int open_mgt(struct sr *sr, struct arena *a, bool writable, struct mgt *o
     if (!lv || lv->size < FIRST)
         return 0;
     *there = true;
-    return volume_open(vg, lv, writable, &out->volume, f) < 0 ? -1 : load(out, writable, f);
+    if (volume_open(vg, lv, writable, &out->volume, f) < 0 || load(out, f) < 0)
+        return -1;
+    return out->length == 0 && writable ? make_new(out, f) : 0;
 }
 
 static void close_mgt(const struct mgt *m)
@@ -350,6 +350,24 @@ bool lvm_mgt_read(struct sr *sr, const struct uuid *uuid, struct arena *a, struc
         return false;
     read_record(m.data + at, a, out);
     return true;
+}
+
+int lvm_mgt_describe(const struct lvm_vg *vg, const struct uuid *sr, struct arena *a, struct found_sr *out)
+{
+    struct fault ignored;
+    AUTO_ARENA struct arena *own = arena_new(MEMORY);
+    AUTO_MGT struct mgt m = {.uuid = sr, .arena = own};
+    const struct lvm_lv *lv = lvm_find(vg, LVM_MGT);
+    if (!lv || lv->size < FIRST || volume_open(vg, lv, false, &m.volume, &ignored) < 0 || load(&m, &ignored) < 0 ||
+        m.length == 0)
+        return -1;
+    const char *label = field(m.data + 2 * (size_t) SECTOR_SIZE, SECTOR_SIZE, "name_label", a);
+    const char *description = field(m.data + 3 * (size_t) SECTOR_SIZE, SECTOR_SIZE, "name_description", a);
+    out->label = label ? label : "";
+    out->description = description ? description : "";
+    for (uint64_t at = FIRST; at < m.length; at += RECORD)
+        out->pool_metadata |= holds(m.data + at, "type", "metadata") && !holds(m.data + at, "deleted", "1");
+    return 0;
 }
 
 /* ------------------------------------------------------------------ making it */

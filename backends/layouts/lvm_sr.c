@@ -348,6 +348,21 @@ bool lvm_recognise(const struct place *place, struct uuid *out)
     return false;
 }
 
+void lvm_sr_describe(const struct place *place, const struct uuid *sr, struct arena *a, struct found_sr *out)
+{
+    struct fault ignored;
+    struct lvm_report r;
+    char name[LVM_NAME];
+    AUTO_ARENA struct arena *own = arena_new(CACHE_MEMORY);
+    struct lvm_scope scope = scope_of(place, -1);
+    lvm_vg_name(name, sr);
+    if (lvm_read(&scope, own, &r, &ignored) < 0)
+        return;
+    for (size_t i = 0; i < r.vg_count; i++)
+        if (strcmp(r.vgs[i].name, name) == 0 && lvm_mgt_describe(&r.vgs[i], sr, a, out) == 0)
+            return;
+}
+
 bool lvm_recognise_own(const struct place *place, const struct uuid *server, struct uuid *out)
 {
     struct fault ignored;

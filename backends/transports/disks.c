@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Block devices of this machine, named by device_config device with a comma between two. */
+#include "backends/probe.h"
 #include "backends/tools/blkid.h"
 #include "backends/tools/lvm.h"
 #include "backends/transports/iscsi.h"
@@ -114,7 +115,6 @@ static int disks_probe(const struct layout *layout, const struct pairs *config, 
     const char *list = pairs_get(config, "device");
     const struct look look = {.arena = a};
     struct place place = {.dir = -1};
-    struct found_list found = {0};
     struct found_sr sr = {.path = arena_text(a, list ? list : "")};
     if (!list)
         return 0;
@@ -127,9 +127,8 @@ static int disks_probe(const struct layout *layout, const struct pairs *config, 
             return -1;
         sr.size += d.size;
     }
-    if (place.device_count && layout->recognise(&place, &sr.uuid))
-        found_add(a, &found, sr);
-    *out = found;
+    if (place.device_count)
+        probe_place(layout, &place, sr, a, out);
     return 0;
 }
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* iSCSI: an SR's place is LUNs of a target (iscsi_place.c). */
 #include "backends/transports/iscsi.h"
+#include "backends/probe.h"
 #include "backends/tools/blkid.h"
 #include "backends/transports/transport.h"
 #include "backends/types.h"
@@ -52,10 +53,8 @@ static int look(const struct layout *layout, const struct iscsi_found *found, st
                 struct fault *f)
 {
     const struct place place = {.dir = -1, .devices = found->devices, .device_count = found->count};
-    struct found_sr sr = {.path = arena_text(a, found->id), .size = found->size};
     (void) f;
-    if (layout->recognise && layout->recognise(&place, &sr.uuid))
-        found_add(a, out, sr);
+    probe_place(layout, &place, (struct found_sr){.path = arena_text(a, found->id), .size = found->size}, a, out);
     return 0;
 }
 

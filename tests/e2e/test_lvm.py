@@ -15,6 +15,7 @@ import tempfile
 import threading
 import time
 import unittest
+import xml.etree.ElementTree as ElementTree
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import execs  # noqa: E402
@@ -239,6 +240,35 @@ class Lvm(LabTest):
         other = self.image()  # takes the place of the deleted one
         self.assertEqual(self.loop.content("MGT")[:len(sectors[0])], sectors[0].encode())
         self.assertIn(other.encode(), self.loop.content("MGT"))
+
+    def probed(self, **config):
+        """What a probe says of the one SR, but for its devices and its size."""
+        found = self.sr.client.call("sr_probe", path="/sm/lvm", args=[], device_config={"device": self.loop.path},
+                                    sr_sm_config=config)
+        told = {node.tag: node.text or "" for node in ElementTree.fromstring(found).find("SR")}
+        return {tag: text for tag, text in told.items() if tag not in ("Devlist", "size")}
+
+    def test_a_probe_that_asks_for_metadata_tells_what_the_volume_says_of_its_sr(self):
+        self.sr.made()
+        uuid = {"UUID": self.sr.uuid}
+        self.image()
+        self.loop.put("MGT", "<name_label>&lt;ä&amp;</name_label>".encode().ljust(512), 2 * 512)
+        self.loop.put("MGT", b"<name_description>of a pool\x02\xff</name_description>".ljust(512), 3 * 512)
+        told = {**uuid, "name_label": "<ä&", "name_description": "of a pool??", "pool_metadata_detected": "false"}
+        self.assertEqual(self.probed(), uuid)
+        self.assertEqual(self.probed(metadata="false"), uuid)
+        self.assertEqual(self.probed(metadata="true"), told)
+        database = self.sr.disk(4 * MIB, vdi_type="metadata")
+        self.sr("sr_detach")
+        self.assertEqual(self.probed(metadata="true"), {**told, "pool_metadata_detected": "true"})
+        self.sr("sr_attach")
+        self.sr("vdi_delete", vdi_uuid=database)
+        self.assertEqual(self.probed(metadata="true"), told)
+        self.sr("sr_detach")
+        self.loop.put("MGT", b"nobody's", 0)
+        self.assertEqual(self.probed(metadata="true"), uuid)
+        self.loop.lvm("lvremove", "-y", f"VG_XenStorage-{self.sr.uuid}/MGT")
+        self.assertEqual(self.probed(metadata="true"), uuid)
 
     def test_a_group_without_its_metadata_volume_is_found_and_gets_a_new_one(self):
         self.sr.made()
