@@ -14,10 +14,57 @@ from lab import deep  # noqa: E402
 
 RUN = os.path.join(HERE, "run")
 SKIPPED = 77
+ODD = "a 'b' \"c\" $d\ne"
+SCRIPT = r"""
+printf "%s|" "$PWD" "$ODD" "$ONE" "$@"
+head -c 3000000 /dev/zero
+echo err >&2
+echo after >kept/file
+rm -rf kept
+echo x >share/from-guest
+blockdev --getsize64 --getss /dev/disk/by-id/scsi-0QEMU_QEMU_HARDDISK_scratch2
+echo kept | dd status=none conv=sync bs=4096 of=/dev/disk/by-id/scsi-0QEMU_QEMU_HARDDISK_file0
+exit 42
+"""
+DISK = b"%d\n4096\n" % (3 << 30)
 
 
 def run(*argv, **keys):
     return subprocess.run([RUN, *argv], capture_output=True, check=False, timeout=200, **keys)
+
+
+class Passed(unittest.TestCase):
+    """One guest that does a little of everything."""
+
+    @classmethod
+    def setUpClass(cls):
+        cls.place = tempfile.TemporaryDirectory(dir=os.environ.get("SMAPI_BUILD"))
+        cls.addClassCleanup(cls.place.cleanup)
+        for name in ("share", "kept"):
+            os.mkdir(os.path.join(cls.place.name, name))
+        with open(os.path.join(cls.place.name, "kept", "file"), "w", encoding="ascii") as out:
+            out.write("before")
+        with open(os.path.join(cls.place.name, "image"), "wb") as out:
+            out.truncate(8 << 20)
+        cls.done = run("--disks", "3", "--disk-size", "3G", "--scsi", "--disk-options",
+                       "logical_block_size=4096,physical_block_size=4096", "--file", os.path.join(cls.place.name, "image"),
+                       "--share", os.path.join(cls.place.name, "share"), "--env", "ODD", "--env", "ONE=1", "--", "sh", "-c",
+                       SCRIPT, "x", ODD, "*", "", cwd=cls.place.name, env={**os.environ, "ODD": ODD})
+
+    def test_status_streams_quoting_directory_and_environment_pass_through(self):
+        self.assertEqual((self.done.returncode, self.done.stderr), (42, b"err\n"))
+        text = "|".join([self.place.name, ODD, "1", ODD, "*", "", ""]).encode()
+        self.assertEqual(self.done.stdout[:-len(DISK)], text + bytes(3000000))
+
+    def test_a_guest_changes_nothing_but_what_is_shared(self):
+        with open(os.path.join(self.place.name, "kept", "file"), encoding="ascii") as text:
+            self.assertEqual(text.read(), "before")
+        self.assertEqual(os.listdir(os.path.join(self.place.name, "share")), ["from-guest"])
+
+    def test_disks_are_as_asked_for_and_a_file_is_kept(self):
+        self.assertEqual(self.done.stdout[-len(DISK):], DISK, self.done.stderr)
+        with open(os.path.join(self.place.name, "image"), "rb") as image:
+            self.assertEqual(image.read(5), b"kept\n")
 
 
 class Run(unittest.TestCase):
@@ -25,39 +72,6 @@ class Run(unittest.TestCase):
         work = tempfile.TemporaryDirectory(dir=os.environ.get("SMAPI_BUILD"))
         self.addCleanup(work.cleanup)
         self.work = work.name
-
-    def path(self, name):
-        return os.path.join(self.work, name)
-
-    def test_status_streams_quoting_directory_and_environment_pass_through(self):
-        odd = "a 'b' \"c\" $d\ne"
-        done = run("--env", "ODD", "--env", "ONE=1", "--", "sh", "-c",
-                   'printf "%s|" "$PWD" "$ODD" "$ONE" "$@"; head -c 3000000 /dev/zero; echo err >&2; exit 42', "x", odd, "*",
-                   "", cwd=self.work, env={**os.environ, "ODD": odd})
-        self.assertEqual((done.returncode, done.stderr), (42, b"err\n"))
-        self.assertEqual(done.stdout, "|".join([self.work, odd, "1", odd, "*", "", ""]).encode() + bytes(3000000))
-
-    def test_a_guest_changes_nothing_but_what_is_shared(self):
-        for name in ("share", "kept"):
-            os.mkdir(self.path(name))
-        with open(self.path("kept/file"), "w", encoding="ascii") as out:
-            out.write("before")
-        script = f"echo after >{self.path('kept/file')}; rm -rf {self.path('kept')}; echo x >{self.path('share')}/from-guest"
-        self.assertEqual(run("--share", self.path("share"), "--", "sh", "-c", script).returncode, 0)
-        with open(self.path("kept/file"), encoding="ascii") as text:
-            self.assertEqual(text.read(), "before")
-        self.assertEqual(os.listdir(self.path("share")), ["from-guest"])
-
-    def test_disks_are_as_asked_for_and_a_file_is_kept(self):
-        with open(self.path("image"), "wb") as out:
-            out.truncate(8 << 20)
-        script = ("blockdev --getsize64 --getss /dev/disk/by-id/scsi-0QEMU_QEMU_HARDDISK_scratch2 && "
-                  "echo kept | dd status=none conv=sync bs=4096 of=/dev/disk/by-id/scsi-0QEMU_QEMU_HARDDISK_file0")
-        done = run("--disks", "3", "--disk-size", "3G", "--scsi", "--disk-options",
-                   "logical_block_size=4096,physical_block_size=4096", "--file", self.path("image"), "--", "sh", "-c", script)
-        self.assertEqual(done.stdout.split(), [b"%d" % (3 << 30), b"4096"], done.stderr)
-        with open(self.path("image"), "rb") as image:
-            self.assertEqual(image.read(5), b"kept\n")
 
     @deep
     def test_a_panic_is_told_and_shown(self):
