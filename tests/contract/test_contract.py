@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Every SR type × every method, computed from smapid --describe: what a type offers works as its row promises, and what
-it does not offer answers 38. A method or type without a recipe here fails. In a guest, where each takes a second, the methods are
-dealt to the types, other ones every day (SMAPI_SEED), so that one that offers it has each; all have all of them when deep."""
+it does not offer answers 38. A method or type without a recipe here fails. In a guest, where each takes a second, the methods that
+hold an SR or a disk are dealt to the types, other ones every day (SMAPI_SEED), so that one that offers it has each; all have all
+of them when deep."""
 import os
 import random
 import sys
@@ -16,6 +17,7 @@ from lab import DEEP, SEED, SOURCE, KINDS, MIB, Fault, Lab, boot_id, describe, n
 NONCE = new_uuid()  # of the local host's one agent
 IN_GUEST = bool(os.environ.get("SMAPI_GUEST"))
 TTL = 1800  # of the lease of a host that registers here and may not come to renewing it for minutes
+NO_DRIVER = ("none", "rows")  # locks of methods that ask no driver
 UNMARKED = ("iso", "lun")  # layouts whose medium does not tell of an SR: one that was deleted can be attached anew
 
 
@@ -353,6 +355,7 @@ class Contract(unittest.TestCase):
         if DEEP or not IN_GUEST:
             return [(kind, methods) for kind in kinds]
         hands = {kind["name"]: [] for kind in kinds}
+        methods = [method for method in methods if method["lock"] not in NO_DRIVER]
         for method in methods:
             able = [kind["name"] for kind in kinds if offers(kind, method)] or list(hands)
             fewest = min(len(hands[name]) for name in able)
