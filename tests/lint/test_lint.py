@@ -15,7 +15,6 @@ import rules
 
 ROOT = os.path.dirname(os.path.dirname(HERE))
 SPDX = "/* SPDX-License-Identifier: LGPL-2.1-or-later */\n"
-PLANTED_FILE = "planted"
 
 # rule, file to write, its text (SPDX added to C), word the complaint must hold
 PLANTED = (
@@ -99,16 +98,22 @@ class Planting(unittest.TestCase):
     def tearDownClass(cls):
         shutil.rmtree(cls.root)
 
-    def complaints(self, rule, path, text):
-        """About the planted file, while it is there."""
-        target = os.path.join(self.root, path)
-        os.makedirs(os.path.dirname(target), exist_ok=True)
-        with open(target, "w") as f:
-            f.write((SPDX if path.endswith((".c", ".h")) else "") + text)
+    def complaints(self, rule, planted):
+        """About each of the files (path, text), while all of them are there, each under a number of its own."""
+        paths = []
+        for number, (path, text) in enumerate(planted):
+            stem, dot, ending = path.partition(".")
+            paths.append(f"{stem}{number}{dot}{ending}")
+            target = os.path.join(self.root, paths[-1])
+            os.makedirs(os.path.dirname(target), exist_ok=True)
+            with open(target, "w") as f:
+                f.write((SPDX if path.endswith((".c", ".h")) else "") + text)
         try:
-            return [c for c in rule(self.root) if PLANTED_FILE in c.split(":")[0]]
+            found = list(rule(self.root))
+            return [[complaint for complaint in found if complaint.split(":")[0] == path] for path in paths]
         finally:
-            os.unlink(target)
+            for path in paths:
+                os.unlink(os.path.join(self.root, path))
 
     def test_every_rule_is_planted_against(self):
         self.assertEqual({r for r, *_ in PLANTED} | {rules.readmes, rules.quoted, rules.promised}, set(rules.RULES))
@@ -119,15 +124,16 @@ class Planting(unittest.TestCase):
             self.assertIn("<" + library.rstrip("*"), planted)
 
     def test_planted_violations_are_caught(self):
-        for rule, path, text, word in PLANTED:
-            with self.subTest(rule=rule.__name__, path=path, text=text[:60]):
-                found = self.complaints(rule, path, text)
-                self.assertTrue(any(word in c for c in found), found)
+        for rule in dict.fromkeys(row[0] for row in PLANTED):
+            rows = [row[1:] for row in PLANTED if row[0] is rule]
+            for (path, text, word), found in zip(rows, self.complaints(rule, [row[:2] for row in rows])):
+                with self.subTest(rule=rule.__name__, path=path, text=text[:60]):
+                    self.assertTrue(any(word in complaint for complaint in found), found)
 
     def test_what_only_looks_like_a_violation_is_none(self):
         for rule, path, text in ALLOWED:
             with self.subTest(rule=rule.__name__, path=path):
-                self.assertEqual(self.complaints(rule, path, text), [])
+                self.assertEqual(self.complaints(rule, [(path, text)]), [[]])
 
     def test_a_figure_that_readmes_do_not_quote_is_caught(self):
         os.makedirs(rules.figures.directory(self.root), exist_ok=True)
