@@ -27,7 +27,7 @@ from lab import KINDS, Lab, deep, fsck, rounds  # noqa: E402
 LIMIT = 60    # more points than any of these acts passes
 MOST_POINTS = 9  # that a call about an SR passes, mostly
 LOADED = 2.0  # seconds at most until a kill, once each type has had an answer
-TOGETHER = len(KINDS) if life.DEEP else 3  # types under load at once
+TOGETHER = len(KINDS) if life.DEEP else 2  # types under load at once
 passed = {kind: set() for kind in KINDS}
 counted = {}
 

@@ -77,6 +77,7 @@ class Devices(FaultsTest):
     def untouched(self, device):
         self.assertEqual(sh("wipefs", "-n", device), "")
 
+    @daily(1)
     @raises(57)
     def test_a_file_system_that_is_not_made(self):
         sr = self.sr("ext", device=kit.spare())
@@ -87,6 +88,7 @@ class Devices(FaultsTest):
         sr.made()
         self.end(sr)
 
+    @daily(0)
     def test_a_mkfs_that_outlives_the_daemon_is_waited_for(self):
         """R8: whoever recovers acts when what the dead one started is gone, and not before."""
         sr, mark = self.sr("ext", device=kit.spare()), os.path.join(self.lab.dir, "slow")
@@ -121,6 +123,7 @@ class Devices(FaultsTest):
         with contextlib.suppress(Fault, OSError, EOFError, Exception):
             sr.by(sr.client.lab.unix())(method, *args)
 
+    @daily(1)
     @raises(53)
     def test_a_volume_that_somebody_keeps_open(self):
         sr = self.sr("ext", device=kit.spare()).made()
@@ -135,6 +138,7 @@ class Devices(FaultsTest):
         sr("sr_attach")
         self.end(sr)
 
+    @daily(1)
     @raises(54)
     def test_a_device_whose_middle_takes_no_writes(self):
         disk, name = kit.spare(), "kit-torn"
@@ -150,6 +154,7 @@ class Devices(FaultsTest):
         sr.disk(4 * MIB, vdi_sm_config={"type": "raw"})
         self.end(sr)
 
+    @daily(0)
     @raises(44, 55)
     def test_a_device_that_is_read_only_and_a_group_that_is_full(self):
         device = kit.spare()
@@ -527,6 +532,7 @@ class Nfs(FaultsTest):
         self.assertIn(vdi, sr.contents())
         self.end(sr)
 
+    @daily(1)
     def test_an_odd_but_sound_export_is_taken_as_it_is(self):
         for odd in ("$(reboot)", ";id", "-o", "`id`"):
             sr = self.repository()

@@ -18,7 +18,7 @@ import kit  # noqa: E402
 import vhd  # noqa: E402
 from disks import LvmDisks, active, group, volumes  # noqa: E402
 from kit import MIB, sh  # noqa: E402
-from lab import Fault, Lab, LabTest, Repository, deep, new_uuid, take_over  # noqa: E402
+from lab import Fault, Lab, LabTest, Repository, daily, deep, new_uuid, take_over  # noqa: E402
 
 GIB = 1024 * MIB
 PIECE = 64 * 1024
@@ -147,6 +147,7 @@ class Life(LvmTest):
         self.assertEqual(volumes(thin)[f"VHD-{vdi}"][0], 8 * MIB)
         thin("vdi_detach", vdi_uuid=vdi)
 
+    @daily(0)
     def test_snapshots_and_clones_hold_what_the_disk_held(self):
         sr = self.sr().made()
         vdi = self.disk(sr, 20 * MIB)
@@ -413,6 +414,7 @@ class Adoption(LvmTest):
             os.fsync(volume.fileno())
         sh("lvchange", "-an", f"{group(sr)}/MGT")
 
+    @daily(1)
     def test_a_group_of_another_manager_is_taken_over_with_its_tree(self):
         sr = self.group(kit.spare())
         base = VolumeMaker(8 * MIB, hidden=True).write(0, noise(20))
@@ -435,6 +437,7 @@ class Adoption(LvmTest):
         self.assertEqual(self.content(sr, snapshot), want)
         self.assertIn("smapi_owner", sh("vgs", "-o", "vg_tags", group(sr)))
 
+    @daily(1)
     def test_a_broken_volume_is_told_and_the_others_are_served(self):
         sr = self.sr().made()
         good, bad = self.disk(sr, 4 * MIB), self.disk(sr, 4 * MIB)
