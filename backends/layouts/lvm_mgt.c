@@ -17,7 +17,8 @@
 #define FIRST        (4U * SECTOR_SIZE)
 #define RECORD       (2U * SECTOR_SIZE)
 #define LENGTH       (4U * MIB)
-#define LABELS_ROOM  445U /* bytes of both, with entities; else each gets half */
+#define LENGTH_MOST  (16U * LENGTH) /* that is used: whoever made the group may claim anything */
+#define LABELS_ROOM  445U           /* bytes of both, with entities; else each gets half */
 #define LABEL_ROOM   222U
 #define TEXT_CEILING 65536U
 #define MEMORY       (256U << 20)
@@ -183,6 +184,11 @@ static int make_new(struct mgt *m, struct fault *f)
     return lvm_sync(m->sr, &m->volume, f);
 }
 
+static uint64_t room_of(const struct mgt *m)
+{
+    return m->volume.lv->size < LENGTH_MOST ? m->volume.lv->size : LENGTH_MOST;
+}
+
 /* How much the header says is in use; 0 when it is none of this SR. */
 static uint64_t length_of(const struct mgt *m, const unsigned char raw[FIRST])
 {
@@ -190,7 +196,7 @@ static uint64_t length_of(const struct mgt *m, const unsigned char raw[FIRST])
     if (memcmp(raw, MAGIC, strlen(MAGIC)) != 0 || !uuid || strcmp(uuid, m->uuid->text) != 0)
         return 0;
     uint64_t length = strtoull(arena_copy(m->arena, (const char *) raw + strlen(MAGIC), 10), NULL, 10);
-    return length >= FIRST && length <= m->volume.lv->size && (length - FIRST) % RECORD == 0 ? length : 0;
+    return length >= FIRST && length <= room_of(m) && (length - FIRST) % RECORD == 0 ? length : 0;
 }
 
 /* What is in use. length 0 when it is none of this SR. */
@@ -275,7 +281,7 @@ static int put(struct sr *sr, const struct vdi *vdi, struct fault *f)
     uint64_t at = find_record(&m, &vdi->uuid);
     if (at == m.length)
         at = find_record(&m, NULL);
-    return at + RECORD > m.volume.lv->size ? 0 : write_record(&m, vdi, at, f);
+    return at + RECORD > room_of(&m) ? 0 : write_record(&m, vdi, at, f);
 }
 
 static int drop(struct sr *sr, const struct uuid *uuid, struct fault *f)

@@ -72,6 +72,12 @@ def boot_id():
         return text.read().strip()
 
 
+def kernel_has(device):
+    """One of those that stand in /proc/misc. A node of it in /dev may be there without."""
+    with open("/proc/misc", encoding="ascii") as devices:
+        return device in devices.read().split()
+
+
 def program(name):
     """A program of the build, wherever in it that is."""
     for place in ("", "server", "server/bin", "bin", "tests/tools"):

@@ -10,7 +10,7 @@ import unittest
 import socket
 
 import vhd
-from lab import MIB, Lab, LabTest, Plays, Repository, new_uuid, raises
+from lab import MIB, Lab, LabTest, Plays, Repository, kernel_has, new_uuid, raises
 from test_lvm import Loop, sh
 
 ISCSI = {"target": "127.0.0.1:3261", "targetIQN": "iqn.2024-01.org.example:store", "localIQN": "iqn.2024-01.org.example:me"}
@@ -24,11 +24,6 @@ def unchangeable(path, flag="i"):
         yield
     finally:
         subprocess.run(["chattr", f"-{flag}", path], check=True)
-
-
-def kernel_has(device):
-    with open("/proc/misc", encoding="ascii") as devices:
-        return device in devices.read().split()
 
 
 class Files(LabTest):

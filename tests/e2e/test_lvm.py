@@ -20,11 +20,12 @@ import xml.etree.ElementTree as ElementTree
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import execs  # noqa: E402
 import vhd  # noqa: E402
-from lab import MIB, Fault, Lab, LabTest, Repository, fsck, new_uuid, rebuild, rounds, take_over  # noqa: E402
+from lab import MIB, Fault, Lab, LabTest, Repository, fsck, kernel_has, new_uuid, rebuild, rounds, take_over  # noqa: E402
 
 EXTENT = 4 * MIB
 BLOCK_AT = 4329472 + 3584  # where the first block may stand: its bitmap; the data is on a page
 FIELDS = "lv_name,lv_size,lv_attr,lv_tags,pe_start,pvseg_start,pvseg_size,seg_start_pe"
+DRIVER = [] if kernel_has("device-mapper") else ["--driverloaded", "n"]  # of commands of lvm2
 BROKEN = (OSError, http.client.HTTPException)  # the daemon died while it answered
 LIMIT = 40  # more points than any call passes
 
@@ -79,8 +80,7 @@ class Loop:
 
     def lvm(self, command, *more):
         """What a command of lvm2 itself says that sees this device alone."""
-        words = [] if os.path.exists("/dev/mapper/control") else ["--driverloaded", "n"]
-        return sh(command, "--devices", self.path, *words, *more)
+        return sh(command, "--devices", self.path, *DRIVER, *more)
 
     def segments(self):
         """Rows about what lies where."""
@@ -270,6 +270,22 @@ class Lvm(LabTest):
         self.loop.lvm("lvremove", "-y", f"VG_XenStorage-{self.sr.uuid}/MGT")
         self.assertEqual(self.probed(metadata="true"), uuid)
 
+    def test_a_metadata_volume_that_claims_more_than_one_can_hold_is_not_believed(self):
+        """It is read before anybody knows who made it: the daemon must not take whatever memory it asks for."""
+        self.sr.made()
+        self.image()
+        self.sr("sr_detach")
+        group, head = f"VG_XenStorage-{self.sr.uuid}", self.loop.content("MGT")[:4 * 512]
+        self.loop.lvm("lvremove", "-y", f"{group}/MGT")
+        self.loop.lvm("lvcreate", "-an", "-Zn", "-Wn", "-L", "1G", "-n", "MGT", group)
+        self.loop.put("MGT", head, 0)
+        self.loop.put("MGT", b"XSSM:%-10d:1:2" % (4 * 512 + 900 * MIB), 0)
+        self.assertEqual(self.probed(metadata="true"), {"UUID": self.sr.uuid})
+        self.sr("sr_attach")
+        self.consistent()
+        self.image()
+        self.assertEqual(self.probed(metadata="true")["name_label"], "")  # a new one
+
     def test_a_group_without_its_metadata_volume_is_found_and_gets_a_new_one(self):
         self.sr.made()
         vdi = self.image()
@@ -316,8 +332,7 @@ class Lvm(LabTest):
         table, = struct.unpack_from(">Q", data, 512 + 16)
         with tempfile.TemporaryDirectory() as backups:
             backup = os.path.join(backups, "group")
-            lvm = [*([] if os.path.exists("/dev/mapper/control") else ["--driverloaded", "n"]), "--devices",
-                   self.loop.path, "-f", backup, "VG_XenStorage-" + self.sr.uuid]
+            lvm = [*DRIVER, "--devices", self.loop.path, "-f", backup, "VG_XenStorage-" + self.sr.uuid]
             sh("vgcfgbackup", *lvm)
             with open(backup, encoding="utf-8") as old:
                 text = old.read()
@@ -570,8 +585,7 @@ class Lvm(LabTest):
             self.sr("vdi_resize", str((first + 2) * 4 * MIB), vdi_uuid=vdi)
 
     def test_a_group_of_others_that_is_deleted_leaves_the_device_clean_whenever_it_is_killed(self):
-        lvm = ["--devices", self.loop.path,
-               *([] if os.path.exists("/dev/mapper/control") else ["--driverloaded", "n"])]
+        lvm = ["--devices", self.loop.path, *DRIVER]
         points = []
         for n in range(1, LIMIT):
             sh("vgcreate", *lvm, "VG_XenStorage-" + self.sr.uuid, self.loop.path)
