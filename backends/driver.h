@@ -291,7 +291,7 @@ struct transport {
      */
     int (*find)(const struct layout *layout, const struct backend_settings *settings, struct arena *a,
                 struct trace_list *out, struct fault *f);
-    /* SRs of this layout that can be reached with config. */
+    /* Adds to out the SRs of this layout that can be reached with config. */
     int (*probe)(const struct layout *layout, const struct pairs *config, const struct secrets *secrets,
                  const struct backend_settings *settings, struct arena *a, struct found_list *out, struct fault *f);
 };

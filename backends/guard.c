@@ -512,6 +512,7 @@ int backend_sr_probe(const struct sr_type *type, const struct pairs *config, con
 {
     if (!backend_offers(type, CAP_sr_probe))
         return refuse(type, "sr_probe", f);
+    *out = (struct found_list){.metadata = out->metadata};
     return type->transport->probe(type->layout, config, secrets, settings, a, out, f);
 }
 

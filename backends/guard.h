@@ -88,6 +88,7 @@ int backend_sr_judge(struct sr *sr, struct findings *out, struct fault *f);
 /* uuids of the names in the mount base. */
 int backend_places(const struct backend_settings *settings, struct arena *a, struct uuid **out, size_t *count,
                    struct fault *f);
+/* Replaces what is in out but for what it asks for. */
 int backend_sr_probe(const struct sr_type *type, const struct pairs *config, const struct secrets *secrets,
                      const struct backend_settings *settings, struct arena *a, struct found_list *out, struct fault *f);
 

@@ -8,11 +8,21 @@
 
 enum { ENTRIES_MAX = 4096, FOUND_MAX = 256 };
 
-void probe_place(const struct layout *layout, const struct place *place, struct found_sr sr, struct arena *a,
-                 struct found_list *out)
+static uint64_t size_of(int dir)
 {
+    struct statvfs fs;
+    return fstatvfs(dir, &fs) == 0 ? (uint64_t) fs.f_blocks * fs.f_frsize : 0;
+}
+
+void probe_place(const struct layout *layout, const struct place *place, const char *path, uint64_t size,
+                 struct arena *a, struct found_list *out)
+{
+    struct found_sr sr = {.size = size};
     if (!layout->recognise || !layout->recognise(place, &sr.uuid))
         return;
+    sr.path = arena_text(a, path);
+    if (place->dir >= 0)
+        sr.size = size_of(place->dir);
     if (out->metadata && layout->sr_describe)
         layout->sr_describe(place, &sr.uuid, a, &sr);
     found_add(a, out, sr);
@@ -20,12 +30,8 @@ void probe_place(const struct layout *layout, const struct place *place, struct 
 
 void probe_directory(const struct layout *layout, int dir, const char *path, struct arena *a, struct found_list *out)
 {
-    const struct place place = {.dir = dir};
-    struct statvfs fs;
-    if (out->count >= FOUND_MAX)
-        return;
-    uint64_t size = fstatvfs(dir, &fs) == 0 ? (uint64_t) fs.f_blocks * fs.f_frsize : 0;
-    probe_place(layout, &place, (struct found_sr){.path = arena_text(a, path), .size = size}, a, out);
+    if (out->count < FOUND_MAX)
+        probe_place(layout, &(struct place){.dir = dir}, path, 0, a, out);
 }
 
 int probe_below(const struct layout *layout, int top, const char *path, struct arena *a, struct found_list *out)

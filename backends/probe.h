@@ -5,9 +5,10 @@
 
 #include "backends/driver.h"
 
-/* Adds the SR that the place is, if it is one; sr: what is known of it but for its uuid. */
-void probe_place(const struct layout *layout, const struct place *place, struct found_sr sr, struct arena *a,
-                 struct found_list *out);
+/* Adds the SR that the place is, if it is one; path is what is said of where, size in bytes. That of a directory is its
+   file system's. */
+void probe_place(const struct layout *layout, const struct place *place, const char *path, uint64_t size,
+                 struct arena *a, struct found_list *out);
 /* Adds the SR that dir is, if it is one; path is what is said of where. */
 void probe_directory(const struct layout *layout, int dir, const char *path, struct arena *a, struct found_list *out);
 /* Adds those that directories in top are; bounded in what is looked at and in what is found. -1 with errno. */

@@ -71,8 +71,8 @@ static inline void own_image(const struct image_file *file)
 #define AUTO_IMAGE __attribute__((cleanup(own_image))) /* begin with .fd = -1 */
 
 /* Before its name is taken from it, by a rename over it or an unlink: a client of NFS gives what is open then another
-   name
-   (.nfs…), so that an image which has a second one had two until it was closed, or for ever when the power went. */
+   name (.nfs…), so that an image which has a second one had two until it was closed, or for ever when the power went.
+ */
 static inline void image_close(struct image_file *file)
 {
     own_fd(&file->fd);

@@ -115,7 +115,7 @@ static int disks_probe(const struct layout *layout, const struct pairs *config, 
     const char *list = pairs_get(config, "device");
     const struct look look = {.arena = a};
     struct place place = {.dir = -1};
-    struct found_sr sr = {.path = arena_text(a, list ? list : "")};
+    uint64_t size = 0;
     if (!list)
         return 0;
     place.devices = paths_of(list, a, &place.device_count);
@@ -125,10 +125,10 @@ static int disks_probe(const struct layout *layout, const struct pairs *config, 
         struct device d;
         if (device_look(place.devices[i], a, &d, f) < 0)
             return -1;
-        sr.size += d.size;
+        size += d.size;
     }
     if (place.device_count)
-        probe_place(layout, &place, sr, a, out);
+        probe_place(layout, &place, list, size, a, out);
     return 0;
 }
 

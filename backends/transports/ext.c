@@ -43,12 +43,8 @@ static int ext_probe(const struct layout *layout, const struct pairs *config, co
                      const struct backend_settings *settings, struct arena *a, struct found_list *out, struct fault *f)
 {
     (void) layout, (void) secrets, (void) settings;
-    struct found_list found = {0};
     const struct volume_devices d = devices_of(config, a);
-    if (volume_probe(&d, pairs_get(config, "device"), a, &found, f) < 0)
-        return -1;
-    *out = found;
-    return 0;
+    return volume_probe(&d, pairs_get(config, "device"), a, out, f);
 }
 
 static int ext_find(const struct layout *layout, const struct backend_settings *settings, struct arena *a,

@@ -171,17 +171,15 @@ static int here_probe(const struct layout *layout, const struct pairs *config, c
                       const struct backend_settings *settings, struct arena *a, struct found_list *out, struct fault *f)
 {
     (void) secrets, (void) settings;
-    struct found_list found = {0};
     const char *location = pairs_get(config, "location");
     if (location) {
         AUTO_FD int top = open(location, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
         if (top < 0)
             return fault_errno(f, FAULT_SRUnavailable, "open directory %.300s", location);
-        probe_directory(layout, top, location, a, &found);
-        if (probe_below(layout, top, location, a, &found) < 0)
+        probe_directory(layout, top, location, a, out);
+        if (probe_below(layout, top, location, a, out) < 0)
             return fault_errno(f, FAULT_SRUnavailable, "list %.300s", location);
     }
-    *out = found;
     return 0;
 }
 

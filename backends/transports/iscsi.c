@@ -54,7 +54,7 @@ static int look(const struct layout *layout, const struct iscsi_found *found, st
 {
     const struct place place = {.dir = -1, .devices = found->devices, .device_count = found->count};
     (void) f;
-    probe_place(layout, &place, (struct found_sr){.path = arena_text(a, found->id), .size = found->size}, a, out);
+    probe_place(layout, &place, found->id, found->size, a, out);
     return 0;
 }
 

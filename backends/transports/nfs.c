@@ -196,14 +196,8 @@ static int nfs_probe(const struct layout *layout, const struct pairs *config, co
                      const struct backend_settings *settings, struct arena *a, struct found_list *out, struct fault *f)
 {
     (void) secrets;
-    struct found_list found = {0};
-    struct job job = {.arena = a, .layout = layout, .found = &found};
-    if (need_serverpath(config, a, f) < 0)
-        return -1;
-    if (visit_server(&job, look_below, config, -1, settings, f) < 0)
-        return -1;
-    *out = found;
-    return 0;
+    struct job job = {.arena = a, .layout = layout, .found = out};
+    return need_serverpath(config, a, f) < 0 ? -1 : visit_server(&job, look_below, config, -1, settings, f);
 }
 
 /* ------------------------------------------------------------------ find */

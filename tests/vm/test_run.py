@@ -41,15 +41,19 @@ class Passed(unittest.TestCase):
         cls.place = tempfile.TemporaryDirectory(dir=os.environ.get("SMAPI_BUILD"))
         cls.addClassCleanup(cls.place.cleanup)
         for name in ("share", "kept"):
-            os.mkdir(os.path.join(cls.place.name, name))
-        with open(os.path.join(cls.place.name, "kept", "file"), "w", encoding="ascii") as out:
+            os.mkdir(cls.path(name))
+        with open(cls.path("kept/file"), "w", encoding="ascii") as out:
             out.write("before")
-        with open(os.path.join(cls.place.name, "image"), "wb") as out:
+        with open(cls.path("image"), "wb") as out:
             out.truncate(8 << 20)
         cls.done = run("--disks", "3", "--disk-size", "3G", "--scsi", "--disk-options",
-                       "logical_block_size=4096,physical_block_size=4096", "--file", os.path.join(cls.place.name, "image"),
-                       "--share", os.path.join(cls.place.name, "share"), "--env", "ODD", "--env", "ONE=1", "--", "sh", "-c",
+                       "logical_block_size=4096,physical_block_size=4096", "--file", cls.path("image"),
+                       "--share", cls.path("share"), "--env", "ODD", "--env", "ONE=1", "--", "sh", "-c",
                        SCRIPT, "x", ODD, "*", "", cwd=cls.place.name, env={**os.environ, "ODD": ODD})
+
+    @classmethod
+    def path(cls, name):
+        return os.path.join(cls.place.name, name)
 
     def test_status_streams_quoting_directory_and_environment_pass_through(self):
         self.assertEqual((self.done.returncode, self.done.stderr), (42, b"err\n"))
@@ -57,13 +61,13 @@ class Passed(unittest.TestCase):
         self.assertEqual(self.done.stdout[:-len(DISK)], text + bytes(3000000))
 
     def test_a_guest_changes_nothing_but_what_is_shared(self):
-        with open(os.path.join(self.place.name, "kept", "file"), encoding="ascii") as text:
+        with open(self.path("kept/file"), encoding="ascii") as text:
             self.assertEqual(text.read(), "before")
-        self.assertEqual(os.listdir(os.path.join(self.place.name, "share")), ["from-guest"])
+        self.assertEqual(os.listdir(self.path("share")), ["from-guest"])
 
     def test_disks_are_as_asked_for_and_a_file_is_kept(self):
         self.assertEqual(self.done.stdout[-len(DISK):], DISK, self.done.stderr)
-        with open(os.path.join(self.place.name, "image"), "rb") as image:
+        with open(self.path("image"), "rb") as image:
             self.assertEqual(image.read(5), b"kept\n")
 
 
