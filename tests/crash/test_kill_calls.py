@@ -7,7 +7,7 @@ What must hold after each: oracle.py's promises, and, over all kills of a call i
 its commit began to be written where the call is undone without an operation id, never goes again once it is there, and
 is there from the moment the commit was synced.
 
-Quick: every call once, and with an operation id every third, others each day (SMAPI_SEED), with a second death at one call
+Quick: every call once, and with an operation id every ninth, others each day (SMAPI_SEED), with a second death at one call
 of the recovery, each at another one; whether a further restart changes anything, after every third. Deep (SMAPI_DEEP): the
 second death at every call of the recovery, and writes cut in half. Of two kills of which
 the second finds nothing else than the first, deep runs try one when they kill twice: the call between them was a sync,
@@ -33,6 +33,7 @@ from shim import BROKEN, ENOUGH, KILL, KILL_HALF, SWALLOW, each, tmp_in_memory  
 DEEP = figures.DEEP
 LOG = "smapid.db-wal"
 TURN = 1 if DEEP else 3  # of so many calls the quick form takes one for what costs further starts
+SECOND = 1 if DEEP else 9  # of so many for a second death
 SYNCS = ("fsync", "fdatasync")
 
 
@@ -230,7 +231,7 @@ def kill_twice(stage, failed):
     op = new_uuid()
     records = stage.survey(op)
     runs, recovery = 0, []
-    for i, n in enumerate(distinct(records) if DEEP else range(1 + SEED % TURN, len(records) + 1, TURN)):
+    for i, n in enumerate(distinct(records) if DEEP else range(1 + SEED % SECOND, len(records) + 1, SECOND)):
         where = f"call {n}: {records[n - 1]}"
         if DEEP or not recovery or i % 4 == 0:
             recovery = guarded(stage, failed, where, recovery_of, stage, KILL, n, op) or []
@@ -299,7 +300,7 @@ class KillAtEveryCall(unittest.TestCase):
     def test_a_second_kill_inside_the_recovery_does_not_either(self):
         totals = self.all_of(kill_twice, "twice", "{series:,} series, {calls:,} calls, {runs:,} kills followed by one in "
                              "the recovery, {violations} violations")
-        self.assertGreater(totals["runs"], 10 / TURN * totals["series"])
+        self.assertGreater(totals["runs"], 10 / SECOND * totals["series"])
 
     def test_a_call_that_was_not_made_is_noticed(self):
         """This harness sees: most lies of the kernel about one call turn it red."""

@@ -17,7 +17,7 @@ from oracle import consistent, kill_under_load  # noqa: E402
 
 BROKEN = (OSError, http.client.HTTPException)
 CLIENTS = 64
-SERIES, KILLS = (20, 100) if figures.DEEP else (1, 10 if SANITIZED else 30)
+SERIES, KILLS = (20, 100) if figures.DEEP else (1, 3 if SANITIZED else 30)
 PROCESSES = int(os.environ.get("SMAPI_PROCESSES") or 1)
 SEED = int(os.environ.get("SMAPI_SEED") or 20100902)
 HOSTS = [new_uuid() for _ in range(CLIENTS // 2)]  # the same in every series: certificates take their time

@@ -38,9 +38,16 @@ SEED = int(os.environ.get("SMAPI_SEED") or datetime.date.today().toordinal())  #
 deep = unittest.skipUnless(DEEP, "takes minutes in a guest: tests/run --deep")
 
 
-def daily(turn, of=2):
-    """Marks a test that the quick form has on one day of so many."""
-    return unittest.skipUnless(DEEP or SEED % of == turn, f"has another day: SMAPI_SEED={turn}")
+def each_day(test):
+    """Marks a test, or a class of them, that today.py always runs."""
+    test.each_day = True
+    return test
+
+
+def one_day(case):
+    """Marks a class whose start takes long: today.py gives its tests one day together."""
+    case.one_day = True
+    return case
 
 
 def raises(*codes):

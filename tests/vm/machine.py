@@ -4,6 +4,7 @@ and one command that runs in it as root. What the guest does to the root is gone
 
 README.md says why each option stands where it stands.
 """
+import compileall
 import fcntl
 import glob
 import hashlib
@@ -26,6 +27,7 @@ MODULES = ("virtio_pci", "virtiofs", "overlay", "virtio_console", "virtio_rng", 
 # them all.
 UNASKED = ("55-scsi-sg3_id", "58-scsi-sg3_symlink", "60-kpartx", "60-multipath", "60-nfs", "68-del-part-nodes", "99-nfs")
 VIRTIOFSD = "/usr/lib/qemu/virtiofsd"
+TESTS = ("", "contract", "e2e", "vm")  # directories of Python that guests run
 TIMED_OUT, BROKEN = 124, 125  # statuses of a machine that came to no end, or to none of the command's
 OFTEN = 0.05
 
@@ -145,6 +147,7 @@ class Machine:
                  environment=(), directory=None, memory=2048, cpus=1, console=None, link=None, listens=False, address="",
                  name="guest", stdout=1, stderr=2):
         self.kernel = Kernel()
+        self._compile()
         self._sweep()
         self.work = tempfile.mkdtemp(prefix=f"smapi-vm-{os.getpid()}-")
         self.console = console or os.path.join(self.work, "console")
@@ -168,6 +171,12 @@ class Machine:
             self.argv[1:1] = ["-device", "virtio-scsi-pci"]
         if link:
             self._wire(link, listens)
+
+    @staticmethod
+    def _compile():
+        """The tests, beside them, where the guest finds it done: there it would take seconds."""
+        for name in TESTS:
+            compileall.compile_dir(os.path.join(SOURCE, "tests", name), maxlevels=0, quiet=2)
 
     @staticmethod
     def _sweep():

@@ -11,7 +11,7 @@ import killed  # noqa: E402
 import kit  # noqa: E402
 from iscsi_help import CHAP, IQN, IscsiTest, links, read, write  # noqa: E402
 from kit import MIB, sh  # noqa: E402
-from lab import Lab, daily, deep, take_over  # noqa: E402
+from lab import Lab, deep, take_over  # noqa: E402
 
 LUN = 64 * MIB
 OTHER = "iqn.2024-01.org.example:other"
@@ -117,7 +117,6 @@ class OneServer(ExtOverIscsi):
         text = sh("sg_persist", "-n", "-i", "-k", self.other)
         return [line.strip() for line in text.splitlines() if line.strip().startswith("0x")]
 
-    @daily(0)
     def test_another_host_can_neither_write_nor_attach(self):
         sr = self.sr()
         first, = self.keys()
@@ -222,7 +221,6 @@ class Crashes(ExtOverIscsi):
     def new(self):
         return self.sr(made=False, **SECRET)
 
-    @daily(1)
     def test_at_points_between_two_steps_nothing_is_left(self):
         self.store = self.target([LUN], chap=CHAP)
         for method, point, action in (("sr_create", "volume_group_made", "kill"), ("sr_attach", "volume_activated", "eio")):

@@ -20,7 +20,7 @@ import kit  # noqa: E402
 import places  # noqa: E402
 from iscsi_help import IQN, IscsiTest  # noqa: E402
 from kit import MIB, eventually, held, left, sh  # noqa: E402
-from lab import Fault, Lab, LabTest, Plays, Repository, daily, deep, new_uuid, raises, rounds  # noqa: E402
+from lab import Fault, Lab, LabTest, Plays, Repository, deep, new_uuid, raises, rounds  # noqa: E402
 
 
 class FaultsTest(LabTest):
@@ -77,7 +77,6 @@ class Devices(FaultsTest):
     def untouched(self, device):
         self.assertEqual(sh("wipefs", "-n", device), "")
 
-    @daily(1)
     @raises(57)
     def test_a_file_system_that_is_not_made(self):
         sr = self.sr("ext", device=kit.spare())
@@ -88,7 +87,6 @@ class Devices(FaultsTest):
         sr.made()
         self.end(sr)
 
-    @daily(0)
     def test_a_mkfs_that_outlives_the_daemon_is_waited_for(self):
         """R8: whoever recovers acts when what the dead one started is gone, and not before."""
         sr, mark = self.sr("ext", device=kit.spare()), os.path.join(self.lab.dir, "slow")
@@ -123,7 +121,6 @@ class Devices(FaultsTest):
         with contextlib.suppress(Fault, OSError, EOFError, Exception):
             sr.by(sr.client.lab.unix())(method, *args)
 
-    @daily(1)
     @raises(53)
     def test_a_volume_that_somebody_keeps_open(self):
         sr = self.sr("ext", device=kit.spare()).made()
@@ -138,7 +135,6 @@ class Devices(FaultsTest):
         sr("sr_attach")
         self.end(sr)
 
-    @daily(1)
     @raises(54)
     def test_a_device_whose_middle_takes_no_writes(self):
         disk, name = kit.spare(), "kit-torn"
@@ -154,7 +150,6 @@ class Devices(FaultsTest):
         sr.disk(4 * MIB, vdi_sm_config={"type": "raw"})
         self.end(sr)
 
-    @daily(0)
     @raises(44, 55)
     def test_a_device_that_is_read_only_and_a_group_that_is_full(self):
         device = kit.spare()
@@ -244,7 +239,6 @@ class Iscsi(IscsiTest):
             with self.subTest(kind=kind, code=code), self.refused(code):
                 Repository(self.lab.unix(), kind, new_uuid(), self.config(**more))("sr_create", "0")
 
-    @daily(0)
     @raises(67, 98)
     def test_luns_without_a_medium_or_an_identity(self):
         files = ["/run/tmp/user-1", "/run/tmp/user-2"]
@@ -338,7 +332,6 @@ class Gone(IscsiTest):
         with self.goes_at("volume_activated", self.made("extoiscsi")) as attach, self.refused(52, "e2fsck"):
             self.within(attach.result)
 
-    @daily(1)
     def test_a_host_lets_go_of_a_target_that_does_not_come_back(self):
         held = [self.attached(kind) for kind in self.LUNS]
         self.lost()
@@ -532,7 +525,6 @@ class Nfs(FaultsTest):
         self.assertIn(vdi, sr.contents())
         self.end(sr)
 
-    @daily(1)
     def test_an_odd_but_sound_export_is_taken_as_it_is(self):
         for odd in ("$(reboot)", ";id", "-o", "`id`"):
             sr = self.repository()

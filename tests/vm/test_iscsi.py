@@ -13,7 +13,7 @@ import execs  # noqa: E402
 import kit  # noqa: E402
 from iscsi_help import CHAP, HOST, INCOMING, IQN, POINTS, IscsiTest, links, read, write  # noqa: E402
 from kit import MIB, sh  # noqa: E402
-from lab import daily, deep, raises  # noqa: E402
+from lab import deep, each_day, raises  # noqa: E402
 
 OTHER = "iqn.2024-01.org.example:other"
 
@@ -41,6 +41,7 @@ class Disks(IscsiTest):
         with self.refused(46, "free"):
             sr("vdi_attach", "true", vdi_uuid=rows[0]["uuid"])
 
+    @each_day
     def test_a_create_takes_the_smallest_that_is_large_enough_and_a_delete_gives_it_back(self):
         self.target([16 * MIB, 8 * MIB, 8 * MIB, 32 * MIB])
         sr = self.sr()
@@ -91,7 +92,6 @@ class Disks(IscsiTest):
         self.assertEqual((again, read(again, 3)), (path, b"two"))
         sr("vdi_detach", vdi_uuid=vdi)
 
-    @daily(0)
     def test_scans_see_luns_come_go_grow_and_shrink(self):
         volume = kit.Volume(16 * MIB)
         self.addCleanup(volume.remove)
@@ -125,7 +125,6 @@ class Disks(IscsiTest):
         self.assertEqual(kit.size_of(path), 40 * MIB)
         sr("vdi_detach", vdi_uuid=vdi)
 
-    @daily(1)
     def test_only_the_luns_named_are_there(self):
         self.target([8 * MIB, 8 * MIB, 8 * MIB])
         sr = self.sr(LUNid="0,2")
@@ -179,7 +178,6 @@ class Ladder(IscsiTest):
         code, document = self.probe_errors(target="127.0.0.1", targetIQN=IQN, SCSIid=ids[0])
         self.assertEqual((code, self.texts(document, "SR")), (0, []))
 
-    @daily(0)
     def test_all_targets_at_once(self):
         """As a wizard asks that was told "*": the LUNs of every target, and then an SR on some of them."""
         other = IQN + "-2"
@@ -257,7 +255,6 @@ class Passwords(IscsiTest):
                     if b"Canary" in text:
                         seen.append(text)
 
-    @daily(0)
     @raises(68)
     def test_both_sides_are_asked_and_no_password_is_seen_or_kept(self):
         self.target([8 * MIB], chap=CHAP, incoming=INCOMING)
@@ -432,7 +429,6 @@ class Fencing(IscsiTest):
         self.assertEqual(self.keys(), [])
         write(self.other, bytes(512))
 
-    @daily(1)
     def test_a_writer_that_was_preempted_gets_a_conflict(self):
         self.sr_.activated(self.vdi)
         path = self.sr_("vdi_attach", "true", vdi_uuid=self.vdi)["params"]
@@ -445,7 +441,6 @@ class Fencing(IscsiTest):
         self.assertEqual(read(path, 4), b"mine")
         sh("sg_persist", "-n", "-o", "--clear", "--param-rk=0x99", self.other)
 
-    @daily(0)
     def test_a_disk_of_another_cluster_is_not_taken_from_it(self):
         sh("sg_persist", "-n", "-o", "--register", "--param-sark=0x99", self.other)
         sh("sg_persist", "-n", "-o", "--reserve", "--param-rk=0x99", "--prout-type=5", self.other)
@@ -457,7 +452,6 @@ class Fencing(IscsiTest):
         self.sr_("vdi_activate", "true", vdi_uuid=self.vdi)
         self.sr_.released(self.vdi)
 
-    @daily(1)
     def test_what_a_dead_session_of_ours_left_is_preempted_by_a_newer_epoch(self):
         first = self.sr_.activated(self.vdi)
         mine = self.keys()[0]
@@ -522,7 +516,6 @@ class Fencing(IscsiTest):
 class Rebuilt(IscsiTest):
     """Alone with its daemon, since what it does makes every disk of the daemon wait."""
 
-    @daily(1)
     def test_an_epoch_on_a_disk_that_this_server_does_not_remember_makes_writers_wait(self):
         self.target([8 * MIB])
         self.addCleanup(kit.logout, IQN)

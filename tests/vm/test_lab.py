@@ -53,7 +53,6 @@ class Laboratory(unittest.TestCase):
     def test_there_is_a_place_for_every_type(self):
         self.assertEqual({kind["name"] for kind in lab.describe()["types"]} - lab.PLACES.keys(), set())
 
-    @lab.daily(0)
     def test_lvm_makes_grows_snapshots_and_removes(self):
         disk = kit.spare()
         sh("pvcreate", disk)
@@ -67,7 +66,6 @@ class Laboratory(unittest.TestCase):
         sh("pvremove", disk)
         self.assertFalse(kit.busy(disk))
 
-    @lab.daily(1)
     def test_a_target_takes_sessions_and_a_lun_grows_and_shrinks(self):
         volume = kit.Volume(64 * MIB)
         self.addCleanup(volume.remove)
@@ -82,7 +80,6 @@ class Laboratory(unittest.TestCase):
         self.assertEqual(kit.sessions(), [(IQN, "127.0.0.1")])
         self.assertEqual({line.split(":")[0] for line in kit.left(self.before)}, {"sessions", "records"})
 
-    @lab.daily(0)
     def test_a_target_with_a_password_refuses_who_has_none(self):
         self.target([16 * MIB], chap=("user", "password1234"))
         with self.assertRaises(AssertionError) as refused:
@@ -90,7 +87,6 @@ class Laboratory(unittest.TestCase):
         self.assertIn("authorization failure", str(refused.exception))
         self.assertEqual(kit.sessions(), [])
 
-    @lab.daily(1)
     def test_two_initiators_and_a_persistent_reservation(self):
         self.target([16 * MIB])
         ours, theirs = self.login(), kit.login(IQN, other="iqn.2024-01.org.example:other")
@@ -100,7 +96,6 @@ class Laboratory(unittest.TestCase):
         with self.assertRaises(OSError):
             write(theirs, bytes(4096))
 
-    @lab.daily(0)
     def test_user_space_target(self):
         with open("/run/tmp/lun", "wb") as out:
             out.truncate(16 * MIB)

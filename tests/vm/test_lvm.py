@@ -18,7 +18,7 @@ import kit  # noqa: E402
 import vhd  # noqa: E402
 from disks import LvmDisks, active, group, volumes  # noqa: E402
 from kit import MIB, sh  # noqa: E402
-from lab import Fault, Lab, LabTest, Repository, daily, deep, new_uuid, take_over  # noqa: E402
+from lab import Fault, Lab, LabTest, Repository, deep, each_day, new_uuid, take_over  # noqa: E402
 
 GIB = 1024 * MIB
 PIECE = 64 * 1024
@@ -85,6 +85,7 @@ def noise(seed, length=PIECE):
 
 
 class Life(LvmTest):
+    @each_day
     def test_a_disk_of_the_specifications_callers_is_a_raw_volume(self):
         sr = self.sr(client=self.lab.unix("spec")).made()
         vdi = sr.disk(9 * MIB)
@@ -147,7 +148,6 @@ class Life(LvmTest):
         self.assertEqual(volumes(thin)[f"VHD-{vdi}"][0], 8 * MIB)
         thin("vdi_detach", vdi_uuid=vdi)
 
-    @daily(0)
     def test_snapshots_and_clones_hold_what_the_disk_held(self):
         sr = self.sr().made()
         vdi = self.disk(sr, 20 * MIB)
@@ -414,7 +414,6 @@ class Adoption(LvmTest):
             os.fsync(volume.fileno())
         sh("lvchange", "-an", f"{group(sr)}/MGT")
 
-    @daily(1)
     def test_a_group_of_another_manager_is_taken_over_with_its_tree(self):
         sr = self.group(kit.spare())
         base = VolumeMaker(8 * MIB, hidden=True).write(0, noise(20))
@@ -437,7 +436,6 @@ class Adoption(LvmTest):
         self.assertEqual(self.content(sr, snapshot), want)
         self.assertIn("smapi_owner", sh("vgs", "-o", "vg_tags", group(sr)))
 
-    @daily(1)
     def test_a_broken_volume_is_told_and_the_others_are_served(self):
         sr = self.sr().made()
         good, bad = self.disk(sr, 4 * MIB), self.disk(sr, 4 * MIB)

@@ -12,7 +12,7 @@ import killed  # noqa: E402
 import kit  # noqa: E402
 from iscsi_help import CHAP, IQN, IscsiTest, links, read, write  # noqa: E402
 from kit import MIB, sh  # noqa: E402
-from lab import Lab, daily, deep, rounds  # noqa: E402
+from lab import Lab, deep, rounds  # noqa: E402
 
 LUN = 128 * MIB
 SECRET = {"chapuser": CHAP[0], "chappassword": CHAP[1]}
@@ -75,7 +75,6 @@ class Life(LvmOverIscsi):
         self.assertEqual(len(links()), 1)
         self.end_of(sr)
 
-    @daily(1)
     def test_a_group_on_several_luns_and_by_identity(self):
         self.store = self.target([LUN, LUN, LUN])
         sr = self.sr(LUNid="2,0")
@@ -172,7 +171,6 @@ class Ladder(LvmOverIscsi):
 
 
 class Owners(LvmOverIscsi):
-    @daily(1)
     def test_a_second_smapid_is_told_the_owner_and_takes_nothing(self):
         self.store = self.target([LUN])
         sr = self.sr()
@@ -204,7 +202,6 @@ class Paths(LvmOverIscsi):
         sr("sr_detach")
         self.clean()
 
-    @daily(0)
     def test_a_map_over_all_portals_outlives_the_loss_of_one(self):
         wire, daemon = self.two_portals(LUN), self.multipathd()
         sr = self.sr(LUNid="", SCSIid=self.store.identity(0))

@@ -11,7 +11,7 @@ os.environ["SMAPI_KINDS"] = "nfs"
 sys.path.insert(0, os.path.join(HERE, "..", "e2e"))
 import killed  # noqa: E402
 import vhd  # noqa: E402
-from lab import DEEP, MIB, Fault, Lab, LabTest, deep, new_uuid, raises  # noqa: E402
+from lab import DEEP, MIB, Fault, Lab, LabTest, deep, each_day, new_uuid, raises  # noqa: E402
 import places  # noqa: E402
 from kit import NfsServer, eventually, held, left, made_anew, mounts, paused, read, sh  # noqa: E402
 
@@ -59,6 +59,7 @@ class NfsTest(LabTest):
 
 
 class Life(NfsTest):
+    @each_day
     def test_a_life_with_contents_in_every_version(self):
         for version in ("3", "4", "4.1", "4.2") if DEEP else ("3", "4.2"):
             with self.subTest(version=version):

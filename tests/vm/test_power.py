@@ -21,7 +21,7 @@ from machine import Machine, Unavailable  # noqa: E402
 
 SKIPPED = 77
 SEED = int(os.environ.get("SMAPI_SEED") or time.time_ns() // 10**9)
-MOST = 6        # acknowledged calls of each type that a cut waits for at most
+MOST = 6 if figures.DEEP else 3  # acknowledged calls of each type that a cut waits for at most
 LONGEST = 3.0   # seconds at most until the cut then
 PATIENCE = 900  # seconds until a guest works, or has come to its end
 

@@ -10,7 +10,7 @@ import unittest
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(HERE, "..", "e2e"))
-from lab import deep  # noqa: E402
+from lab import deep, one_day  # noqa: E402
 
 RUN = os.path.join(HERE, "run")
 SKIPPED = 77
@@ -33,6 +33,14 @@ def run(*argv, **keys):
     return subprocess.run([RUN, *argv], capture_output=True, check=False, timeout=200, **keys)
 
 
+def setUpModule():
+    prepared = run("--prepare")
+    if prepared.returncode == SKIPPED:
+        sys.stderr.write(prepared.stderr.decode())
+        sys.exit(SKIPPED)
+
+
+@one_day
 class Passed(unittest.TestCase):
     """One guest that does a little of everything."""
 
@@ -124,8 +132,4 @@ class Run(unittest.TestCase):
 
 
 if __name__ == "__main__":
-    prepared = run("--prepare")
-    if prepared.returncode == SKIPPED:
-        sys.stderr.write(prepared.stderr.decode())
-        sys.exit(SKIPPED)
     unittest.main()
