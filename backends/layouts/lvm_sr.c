@@ -333,43 +333,48 @@ int lvm_sr_check(struct sr *sr, struct fault *f)
 
 /* ------------------------------------------------------------------ create */
 
-bool lvm_recognise(const struct place *place, struct uuid *out)
+/* The groups of a place, which may have none or cannot be read. */
+static struct lvm_report groups_of(const struct place *place, struct arena *a)
 {
     struct fault ignored;
-    struct lvm_report r;
-    AUTO_ARENA struct arena *a = arena_new(CACHE_MEMORY);
+    struct lvm_report r = {0};
     struct lvm_scope scope = scope_of(place, -1);
     if (place->device_count == 0 || lvm_read(&scope, a, &r, &ignored) < 0)
-        return false;
+        r.vg_count = 0;
+    return r;
+}
+
+static bool is_marked(const struct lvm_vg *vg, struct uuid *out)
+{
+    return strncmp(vg->name, LVM_VG_PREFIX, strlen(LVM_VG_PREFIX)) == 0 &&
+           uuid_parse_text(vg->name + strlen(LVM_VG_PREFIX), out);
+}
+
+bool lvm_recognise(const struct place *place, struct uuid *out)
+{
+    AUTO_ARENA struct arena *a = arena_new(CACHE_MEMORY);
+    const struct lvm_report r = groups_of(place, a);
     for (size_t i = 0; i < r.vg_count; i++)
-        if (strncmp(r.vgs[i].name, LVM_VG_PREFIX, strlen(LVM_VG_PREFIX)) == 0 &&
-            uuid_parse_text(r.vgs[i].name + strlen(LVM_VG_PREFIX), out))
+        if (is_marked(&r.vgs[i], out))
             return true;
     return false;
 }
 
 void lvm_sr_describe(const struct place *place, const struct uuid *sr, struct arena *a, struct found_sr *out)
 {
-    struct fault ignored;
-    struct lvm_report r;
-    char name[LVM_NAME];
+    struct uuid found;
     AUTO_ARENA struct arena *own = arena_new(CACHE_MEMORY);
-    struct lvm_scope scope = scope_of(place, -1);
-    lvm_vg_name(name, sr);
-    if (lvm_read(&scope, own, &r, &ignored) < 0)
-        return;
+    const struct lvm_report r = groups_of(place, own);
     for (size_t i = 0; i < r.vg_count; i++)
-        if (strcmp(r.vgs[i].name, name) == 0 && lvm_mgt_describe(&r.vgs[i], sr, a, out) == 0)
+        if (is_marked(&r.vgs[i], &found) && uuid_equal(&found, sr) && lvm_mgt_describe(&r.vgs[i], sr, a, out) == 0)
             return;
 }
 
 bool lvm_recognise_own(const struct place *place, const struct uuid *server, struct uuid *out)
 {
-    struct fault ignored;
-    struct lvm_report r;
     AUTO_ARENA struct arena *a = arena_new(CACHE_MEMORY);
-    struct lvm_scope scope = scope_of(place, -1);
-    if (!lvm_recognise(place, out) || lvm_read(&scope, a, &r, &ignored) < 0 || r.vg_count != 1)
+    const struct lvm_report r = groups_of(place, a);
+    if (r.vg_count != 1 || !is_marked(&r.vgs[0], out))
         return false;
     const struct owner owner = lvm_claim_of(&r.vgs[0], a);
     return uuid_equal(&owner.server, server);
