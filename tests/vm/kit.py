@@ -98,18 +98,18 @@ def wipe(device):
     settle()
 
 
-_handed = []  # scratch disks in the order in which they were last handed out
+HANDED = "/run/handed"  # scratch disks in the order in which they were last handed out; files that follow read it too
 
 
 def spare():
     """An empty scratch disk: one that was never handed out, or the one handed out longest ago, wiped."""
-    disks = scratch()
-    for disk in [disk for disk in disks if disk not in _handed] + [disk for disk in _handed if disk in disks]:
+    disks, handed = scratch(), read(HANDED).split() if os.path.exists(HANDED) else []
+    for disk in [disk for disk in disks if disk not in handed] + [disk for disk in handed if disk in disks]:
         if not busy(disk):
-            if disk in _handed:
+            if disk in handed:
                 wipe(disk)
-                _handed.remove(disk)
-            _handed.append(disk)
+                handed.remove(disk)
+            put(HANDED, "\n".join([*handed, disk]))
             return disk
     raise AssertionError(f"something stands on each of {len(disks)} scratch disks")
 

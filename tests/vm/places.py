@@ -6,6 +6,7 @@ Places are not given back, but for targets by who makes many: when disks run sho
 and on which nothing stands is handed out again, wiped.
 """
 import os
+import unittest
 
 import kit
 import lab
@@ -19,9 +20,10 @@ _servers = {}
 
 
 def server(name, make):
-    """One for all repositories, made when first asked for."""
+    """One for all repositories, made when first asked for; its like may be in the next file that runs in this guest."""
     if name not in _servers:
         _servers[name] = make()
+        unittest.addModuleCleanup(_servers[name].close)
     return _servers[name]
 
 
