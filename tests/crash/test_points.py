@@ -10,7 +10,7 @@ import unittest
 from concurrent.futures import ThreadPoolExecutor
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "e2e"))
-from lab import POINTS_IN_GUESTS, Fault, Lab, Pki, describe, new_uuid  # noqa: E402
+from lab import POINTS_IN_GUESTS, Fault, Lab, Pki, describe, each_day, new_uuid  # noqa: E402
 from oracle import RECIPES, changing, consistent, picture, series  # noqa: E402
 
 BROKEN = (OSError, http.client.HTTPException)
@@ -83,6 +83,7 @@ class Points(unittest.TestCase):
         Pki.shared().identity("host", host)  # once, before there are threads
         cls.rival = host
 
+    @each_day
     def test_each_changing_method_has_a_recipe(self):
         self.assertEqual({row["name"] for row in changing()}, set(RECIPES))
 
@@ -131,6 +132,7 @@ class Points(unittest.TestCase):
         here = {name for name in points() if not name.startswith(POINTS_IN_GUESTS)}
         return here - IN_RECOVERY - passed
 
+    @each_day
     def test_kill_at_every_point(self):
         def judge(trial):
             if not trial.passes():

@@ -20,7 +20,8 @@ import xml.etree.ElementTree as ElementTree
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import execs  # noqa: E402
 import vhd  # noqa: E402
-from lab import MIB, Fault, Lab, LabTest, Repository, fsck, kernel_has, new_uuid, rebuild, rounds, take_over  # noqa: E402
+from lab import (MIB, Fault, Lab, LabTest, Repository, each_day, fsck, kernel_has, new_uuid, rebuild,  # noqa: E402
+                 rounds, take_over)
 
 EXTENT = 4 * MIB
 BLOCK_AT = 4329472 + 3584  # where the first block may stand: its bitmap; the data is on a page
@@ -167,6 +168,7 @@ class Lvm(LabTest):
                                  (int(row["size"]), int(row["hidden"]), parent))
         return rows
 
+    @each_day
     def test_the_specifications_callers_get_raw_volumes_and_xapi_gets_vhds(self):
         self.sr.made()
         raw = self.sr.disk(5 * MIB)

@@ -231,9 +231,11 @@ class Target:
 class UserTarget:
     """An iSCSI target of tgt, in user space; LUNs count from 1. There is one at a time."""
 
+    SOCKET = "/run/tgtd/socket.0"
+
     def __init__(self, iqn, files, chap=None):
         self.process = subprocess.Popen(["tgtd", "-f"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        eventually(lambda: os.path.exists("/run/tgtd/socket.0"))
+        eventually(lambda: os.path.exists(self.SOCKET))
         self._admin("new", "target", "--tid", "1", "-T", iqn)
         for number, path in enumerate(files, 1):
             self._admin("new", "logicalunit", "--tid", "1", "--lun", str(number), "-b", path)
@@ -249,6 +251,7 @@ class UserTarget:
     def close(self):
         self.process.kill()
         self.process.wait()
+        os.unlink(self.SOCKET)  # the next one waits for its own
 
 
 def initiator(iqn="iqn.2024-01.org.example:host"):
