@@ -183,14 +183,14 @@ class Target:
     def add(self, what, number=None):
         """A LUN, the next one unless a number is given; its number."""
         number = len(self.stores) if number is None else number
-        path = what
+        path, name = what, f"{os.getpid()}-{Target.count}"  # others' may be left
+        Target.count += 1
         if isinstance(what, int):
-            path = self.files[number] = f"/run/tmp/lun-{Target.count}"
+            path = self.files[number] = f"/run/tmp/lun-{name}"
             with open(path, "wb") as out:
                 out.truncate(what)
         block = not os.path.isfile(path)
-        store = f"{LIO}/core/{'iblock' if block else 'fileio'}_0/disk{Target.count}"
-        Target.count += 1
+        store = f"{LIO}/core/{'iblock' if block else 'fileio'}_0/disk{name}"
         os.makedirs(store)
         put(f"{store}/control", f"udev_path={path}" if block else f"fd_dev_name={path},fd_dev_size={os.path.getsize(path)}")
         serial = hashlib.sha256(f"{self.iqn} {number}".encode()).hexdigest()[:16]  # the same after a restart
