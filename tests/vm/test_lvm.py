@@ -109,7 +109,6 @@ class Life(LvmTest):
         self.assertEqual(sh("blkid", "-p", sr.config["device"], check=False), "")
         self.nothing_is_left()
 
-    @deep
     def test_a_new_disk_shows_nothing_of_an_older_one(self):
         sr = self.sr().made()
         secret = noise(3, 4 * MIB)
@@ -128,7 +127,6 @@ class Life(LvmTest):
         sr("vdi_resize", str(24 * MIB), vdi_uuid=raw)
         self.assertEqual(self.content(sr, raw), bytes(24 * MIB))
 
-    @deep
     def test_thick_and_thin_volumes_have_the_lengths_the_reference_gives_them(self):
         sr = self.sr().made()
         for size, length in ((2 * MIB, 8 * MIB), (10 * MIB, 16 * MIB), (100 * MIB, thick(100 * MIB))):
@@ -177,7 +175,6 @@ class Life(LvmTest):
             sr("vdi_delete", vdi_uuid=disk)
         self.assertEqual(set(volumes(sr)) - {"MGT"}, set())
 
-    @deep
     def test_a_raw_disk_becomes_the_parent_of_vhds(self):
         sr = self.sr().made()
         vdi = sr.disk(12 * MIB, vdi_sm_config={"type": "raw"})
@@ -192,7 +189,6 @@ class Life(LvmTest):
         self.assertEqual((rows[vdi]["format"], rows[base]["format"], rows[base]["hidden"]), ("vhd", "raw", True))
         self.assertIn("hidden", volumes(sr)[f"LV-{base}"][2])
 
-    @deep
     def test_volumes_are_active_only_while_a_disk_made_from_them_is_attached(self):
         sr = self.sr().made()
         vdi = self.disk(sr, 4 * MIB)
@@ -211,7 +207,6 @@ class Life(LvmTest):
         self.assertEqual(active(sr), set())
         self.assertFalse(os.path.exists(f"/dev/{group(sr)}"))
 
-    @deep
     def test_a_disk_that_is_attached_is_snapshot_where_it_stands(self):
         sr = self.sr().made()
         vdi = self.disk(sr, 8 * MIB)
@@ -238,7 +233,6 @@ class Life(LvmTest):
         self.assertEqual(self.content(sr, vdi), bytes(2 * MIB))
         self.consistent(sr)
 
-    @deep
     def test_a_host_that_was_started_again_activates_what_it_had_attached(self):
         sr = self.sr().made()
         vdi = self.disk(sr, 4 * MIB)
@@ -250,7 +244,6 @@ class Life(LvmTest):
         self.assertEqual(active(sr), {f"VHD-{vdi}"})
         sr.released(vdi)
 
-    @deep
     def test_a_full_group_refuses_and_keeps_nothing(self):
         sr = self.sr().made()
         vdi = self.disk(sr, 600 * MIB)
@@ -260,7 +253,6 @@ class Life(LvmTest):
         snapshot = sr("vdi_snapshot", vdi_uuid=self.disk(sr, 100 * MIB))["uuid"]
         self.assertIn(snapshot, self.consistent(sr))
 
-    @deep
     def test_attach_and_activate_start_lvchange_alone(self):
         sr = self.sr().made()
         vdi = self.disk(sr, 4 * MIB)
@@ -299,7 +291,6 @@ class Life(LvmTest):
 
 
 class Refusals(LvmTest):
-    @deep
     def test_devices_that_are_none_or_are_somebodys_are_left_alone(self):
         disk, taken = kit.spare(), kit.spare()
         sh("mkfs.ext4", "-q", taken)
@@ -331,7 +322,6 @@ class Refusals(LvmTest):
     def sr_of(self, device):
         return Repository(self.lab.unix(), "lvm", new_uuid(), {"device": device})
 
-    @deep
     def test_one_server_owns_a_group_until_it_is_taken_over(self):
         sr = self.sr().made()
         vdi = self.disk(sr, 4 * MIB)
@@ -346,7 +336,6 @@ class Refusals(LvmTest):
             with self.refused(47, "belongs to server"):
                 self.disk(sr, 4 * MIB)
 
-    @deep
     def test_a_group_of_two_bodies_is_not_served(self):
         one, two = kit.spare(), kit.spare()
         sr = self.sr(one, two)
@@ -355,7 +344,6 @@ class Refusals(LvmTest):
         with self.refused(47, "two volume groups"):
             sr("sr_attach")
 
-    @deep
     def test_a_device_that_vanished_from_a_group_makes_it_unavailable(self):
         one, two = kit.spare(), kit.spare()
         sr = self.sr(one, two).made()
@@ -364,7 +352,6 @@ class Refusals(LvmTest):
         with self.refused(47):
             sr("sr_attach")
 
-    @deep
     def test_changes_must_come_from_the_master(self):
         sr = self.sr().made()
         vdi = self.disk(sr, 4 * MIB)
