@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Every SR type × every method, computed from smapid --describe: what a type offers works as its row promises, and what
 it does not offer answers 38. A method or type without a recipe here fails. In a guest, where each takes a second, TODAY of the
-types, other ones every day (SMAPI_SEED), have one half of the methods that hold an SR or a disk, dealt so that one that offers
+types, other ones every day (SMAPI_SEED), have a third of the methods that hold an SR or a disk, dealt so that one that offers
 it has each; all have all of them when deep."""
 import os
 import random
@@ -18,7 +18,7 @@ NONCE = new_uuid()  # of the local host's one agent
 IN_GUEST = bool(os.environ.get("SMAPI_GUEST"))
 TTL = 1800  # of the lease of a host that registers here and may not come to renewing it for minutes
 NO_DRIVER = ("none", "rows")  # locks of methods that ask no driver
-SOME = 3  # types a day
+SOME, SHARE = 2, 3  # types a day, and of so many methods they have one
 TODAY = KINDS if DEEP or not IN_GUEST else sorted({KINDS[(SEED * SOME + i) % len(KINDS)] for i in range(SOME)})
 UNMARKED = ("iso", "lun")  # layouts whose medium does not tell of an SR: one that was deleted can be attached anew
 
@@ -357,7 +357,7 @@ class Contract(unittest.TestCase):
         if DEEP or not IN_GUEST:
             return [(kind, methods) for kind in kinds]
         hands = {kind["name"]: [] for kind in kinds}
-        methods = [method for method in methods if method["lock"] not in NO_DRIVER][SEED // len(KINDS) % 2::2]
+        methods = [method for method in methods if method["lock"] not in NO_DRIVER][SEED // len(KINDS) % SHARE::SHARE]
         for method in methods:
             able = [kind["name"] for kind in kinds if offers(kind, method)]
             if not able:  # another day's types do

@@ -293,7 +293,8 @@ class Crash(unittest.TestCase):
                   "kills something was wrong", calls=sum(calls.values()))
         for one in lives:
             with self.subTest(type=one.sr.kind):
-                self.some_point(one)
+                if life.DEEP or one is lives[0]:
+                    self.some_point(one)
                 print(f"{one.sr.kind}: {' '.join(sorted(passed[one.sr.kind]))}", flush=True)
                 one.end()
         self.clean()
