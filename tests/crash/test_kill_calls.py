@@ -8,7 +8,7 @@ its commit began to be written where the call is undone without an operation id,
 is there from the moment the commit was synced.
 
 Quick: every call once, and with an operation id every ninth, others each day (SMAPI_SEED), with a second death at one call
-of the recovery, each at another one; whether a further restart changes anything, after every third. Deep (SMAPI_DEEP): the
+of the recovery, each at another one; whether a further restart changes anything, after every ninth. Deep (SMAPI_DEEP): the
 second death at every call of the recovery, and writes cut in half. Of two kills of which
 the second finds nothing else than the first, deep runs try one when they kill twice: the call between them was a sync,
 by which nothing is lost or gained, or wrote a part of a commit to the store's log, which is there from its last write
@@ -32,8 +32,7 @@ from shim import BROKEN, ENOUGH, KILL, KILL_HALF, SWALLOW, each, tmp_in_memory  
 
 DEEP = figures.DEEP
 LOG = "smapid.db-wal"
-TURN = 1 if DEEP else 3  # of so many calls the quick form takes one for what costs further starts
-SECOND = 1 if DEEP else 9  # of so many for a second death
+TURN = 1 if DEEP else 9  # of so many calls the quick form takes one for what costs further starts
 SYNCS = ("fsync", "fdatasync")
 
 
@@ -95,7 +94,7 @@ def settled(stage):
 
 
 def unmoved(stage, n):
-    if n % TURN:
+    if (n + SEED) % TURN:
         return
     before = picture(stage.sr)
     stage.lab.restart()
@@ -231,7 +230,7 @@ def kill_twice(stage, failed):
     op = new_uuid()
     records = stage.survey(op)
     runs, recovery = 0, []
-    for i, n in enumerate(distinct(records) if DEEP else range(1 + SEED % SECOND, len(records) + 1, SECOND)):
+    for i, n in enumerate(distinct(records) if DEEP else range(1 + SEED % TURN, len(records) + 1, TURN)):
         where = f"call {n}: {records[n - 1]}"
         if DEEP or not recovery or i % 4 == 0:
             recovery = guarded(stage, failed, where, recovery_of, stage, KILL, n, op) or []
@@ -300,7 +299,7 @@ class KillAtEveryCall(unittest.TestCase):
     def test_a_second_kill_inside_the_recovery_does_not_either(self):
         totals = self.all_of(kill_twice, "twice", "{series:,} series, {calls:,} calls, {runs:,} kills followed by one in "
                              "the recovery, {violations} violations")
-        self.assertGreater(totals["runs"], 10 / SECOND * totals["series"])
+        self.assertGreater(totals["runs"], 10 / TURN * totals["series"])
 
     def test_a_call_that_was_not_made_is_noticed(self):
         """This harness sees: most lies of the kernel about one call turn it red."""

@@ -29,7 +29,7 @@ from test_kill_calls import died_in_the_middle, repeat, settled  # noqa: E402
 DEEP = figures.DEEP
 EACH = 10  # of states that are the same to a reader
 SEED = int(os.environ.get("SMAPI_SEED") or 20261124)
-WANTED = int(os.environ.get("SMAPI_STATES") or (100000 if DEEP else 2300))
+WANTED = int(os.environ.get("SMAPI_STATES") or (100000 if DEEP else 2150))
 
 
 def setUpModule():

@@ -10,7 +10,7 @@ os.environ["SMAPI_KINDS"] = "ext"
 sys.path.insert(0, os.path.join(HERE, "..", "e2e"))
 import killed  # noqa: E402
 import vhd  # noqa: E402
-from lab import MIB, Lab, LabTest, deep, each_day, raises  # noqa: E402
+from lab import MIB, Lab, LabTest, deep, raises  # noqa: E402
 from kit import held, left, made_anew, mounts, sh, spare, wipe  # noqa: E402
 
 
@@ -44,7 +44,6 @@ class ExtTest(LabTest):
 
 
 class Life(ExtTest):
-    @each_day
     def test_a_life_with_contents(self):
         sr = self.repository(f"{spare()},{spare()}")
         sr("sr_create", "0")

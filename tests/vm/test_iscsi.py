@@ -13,7 +13,7 @@ import execs  # noqa: E402
 import kit  # noqa: E402
 from iscsi_help import CHAP, HOST, INCOMING, IQN, POINTS, IscsiTest, links, read, write  # noqa: E402
 from kit import MIB, sh  # noqa: E402
-from lab import deep, each_day, raises  # noqa: E402
+from lab import deep, raises  # noqa: E402
 
 OTHER = "iqn.2024-01.org.example:other"
 
@@ -41,7 +41,6 @@ class Disks(IscsiTest):
         with self.refused(46, "free"):
             sr("vdi_attach", "true", vdi_uuid=rows[0]["uuid"])
 
-    @each_day
     def test_a_create_takes_the_smallest_that_is_large_enough_and_a_delete_gives_it_back(self):
         self.target([16 * MIB, 8 * MIB, 8 * MIB, 32 * MIB])
         sr = self.sr()

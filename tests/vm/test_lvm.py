@@ -18,7 +18,7 @@ import kit  # noqa: E402
 import vhd  # noqa: E402
 from disks import LvmDisks, active, group, volumes  # noqa: E402
 from kit import MIB, sh  # noqa: E402
-from lab import Fault, Lab, LabTest, Repository, deep, each_day, new_uuid, take_over  # noqa: E402
+from lab import Fault, Lab, LabTest, Repository, deep, new_uuid, take_over  # noqa: E402
 
 GIB = 1024 * MIB
 PIECE = 64 * 1024
@@ -85,7 +85,6 @@ def noise(seed, length=PIECE):
 
 
 class Life(LvmTest):
-    @each_day
     def test_a_disk_of_the_specifications_callers_is_a_raw_volume(self):
         sr = self.sr(client=self.lab.unix("spec")).made()
         vdi = sr.disk(9 * MIB)
