@@ -32,8 +32,8 @@ def marked(test, mark):
     return getattr(method, mark, None) or getattr(type(test), mark, None)
 
 
-def dealt(tests, days, seed):
-    """What runs today; what does not is told."""
+def dealt(tests, days, first, seed):
+    """What runs on the day of this seed, None: on any; first is the first test's day. What does not is told."""
     today, turns = [], {}
     for test in tests:
         if marked(test, "__unittest_skip__"):
@@ -41,41 +41,41 @@ def dealt(tests, days, seed):
         elif marked(test, "each_day"):
             today.append(test)
         else:
-            turn = turns.setdefault(type(test) if marked(test, "one_day") else test, len(turns)) % days
-            if seed is None or turn == seed % days:
+            turn = turns.setdefault(type(test) if marked(test, "one_day") else test, len(turns))
+            if seed is None or (first + turn - seed) % days == 0:
                 today.append(test)
             else:
-                print(f"skipped: {test.id()}: has another day: SMAPI_SEED={turn}", flush=True)
+                print(f"skipped: {test.id()}: has another day: SMAPI_SEED={(first + turn) % days}", flush=True)
     return today
 
 
-def run(days, path):
-    """Whether all is well."""
+def run(days, path, number):
+    """Whether all is well. number: of the file, and of its first test's day: files in one guest begin on different ones."""
     sys.argv, sys.path[0] = [path], os.path.dirname(os.path.abspath(path))
     module = importlib.import_module(os.path.basename(path).removesuffix(".py"))
-    from lab import DEEP, SEED  # pylint: disable=import-outside-toplevel  # a test file says things that lab.py reads
+    from lab import EVERY_DAY, SEED  # pylint: disable=import-outside-toplevel  # a test file says things that lab.py reads
     tests = list(flat(unittest.defaultTestLoader.loadTestsFromModule(module)))
     if not tests:
         print(f"{path} has no test")
         return False
-    suite = unittest.TestSuite(dealt(tests, days, None if DEEP or os.environ.get("SMAPI_EVERY_DAY") else SEED))
+    suite = unittest.TestSuite(dealt(tests, days, number, None if EVERY_DAY else SEED))
     return unittest.TextTestRunner(verbosity=2).run(suite).wasSuccessful()
 
 
-def apart(days, path):
+def apart(*given):
     """The same in a process of its own; its exit status."""
     child = os.fork()
     if child == 0:
-        sys.exit(0 if run(days, path) else 1)
+        sys.exit(0 if run(*given) else 1)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
 def main():
     """0; or of the files' exit statuses the worst, where SKIPPED is better than any other."""
     days, files, worst = int(sys.argv[1]), sys.argv[2:], 0
-    for path in files:
+    for number, path in enumerate(files):
         print(f"{os.path.basename(path)}:", flush=True)
-        status = apart(days, path)
+        status = apart(days, path, number)
         if status and worst in (0, SKIPPED):
             worst = status
     return worst

@@ -11,15 +11,15 @@ import xmlrpc.client
 import xml.etree.ElementTree as ElementTree
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "e2e"))
-from lab import DEEP, SEED, SOURCE, KINDS, MIB, Fault, Lab, boot_id, describe, new_uuid, type_row  # noqa: E402
+from lab import DEEP, EVERY_DAY, SEED, SOURCE, KINDS, MIB, Fault, Lab, boot_id, describe, new_uuid, type_row  # noqa: E402
 
 
 NONCE = new_uuid()  # of the local host's one agent
 IN_GUEST = bool(os.environ.get("SMAPI_GUEST"))
 TTL = 1800  # of the lease of a host that registers here and may not come to renewing it for minutes
 NO_DRIVER = ("none", "rows")  # locks of methods that ask no driver
-SOME, SHARE = 2, 3  # types a day, and of so many methods they have one
-TODAY = KINDS if DEEP or not IN_GUEST else sorted({KINDS[(SEED * SOME + i) % len(KINDS)] for i in range(SOME)})
+SOME, SHARE = 2, 1 if EVERY_DAY else 3  # types a day, and of so many methods they have one
+TODAY = KINDS if EVERY_DAY or not IN_GUEST else sorted({KINDS[(SEED * SOME + i) % len(KINDS)] for i in range(SOME)})
 UNMARKED = ("iso", "lun")  # layouts whose medium does not tell of an SR: one that was deleted can be attached anew
 
 

@@ -34,6 +34,7 @@ ALARMS = re.compile(r"Sanitizer|runtime error:|Assertion .* failed|^.*PROMISE", 
 
 
 DEEP = bool(os.environ.get("SMAPI_DEEP"))
+EVERY_DAY = DEEP or bool(os.environ.get("SMAPI_EVERY_DAY"))  # all that quick forms do on any day
 SEED = int(os.environ.get("SMAPI_SEED") or datetime.date.today().toordinal())  # of what the quick form does today
 deep = unittest.skipUnless(DEEP, "takes minutes in a guest: tests/run --deep")
 

@@ -55,6 +55,11 @@ class Today(unittest.TestCase):
         self.assertEqual([names & {"test_5", "test_6"} for names in ran if "test_5" in names], [{"test_5", "test_6"}])
         self.assertEqual(self.run_of(FILE, SMAPI_SEED=str(DAYS)), days[0])
 
+    def test_two_files_begin_on_different_days(self):
+        one = BEGIN + "class {0}(unittest.TestCase):\n    def test_{0}(self): pass\n"
+        days = [self.run_of(one.format("a"), one.format("b"), SMAPI_SEED=str(day)) for day in range(DAYS)]
+        self.assertEqual(days, [(0, ["test_a"]), (0, ["test_b"]), (0, [])])
+
     def test_all_run_when_they_are_asked_for(self):
         status, names = self.run_of(FILE, SMAPI_EVERY_DAY="1")
         self.assertEqual((status, len(names)), (0, 7))
@@ -70,7 +75,7 @@ class Today(unittest.TestCase):
 
     def test_what_cannot_be_had_here_is_not_taken_for_a_failure_nor_hides_one(self):
         absent = BEGIN + "def setUpModule(): sys.exit(77)\nclass One(unittest.TestCase):\n    def test_it(self): pass\n"
-        failing = BEGIN + "class Fails(unittest.TestCase):\n    def test_it(self): self.fail()\n"
+        failing = BEGIN + "class Fails(unittest.TestCase):\n    @each_day\n    def test_it(self): self.fail()\n"
         self.assertEqual(self.run_of(absent, FILE, SMAPI_SEED="0")[0], 77)
         self.assertEqual(self.run_of(absent, failing, SMAPI_SEED="0")[0], 1)
 

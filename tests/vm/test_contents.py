@@ -10,7 +10,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."
 import kit  # noqa: E402
 import life  # noqa: E402
 from kit import MIB, sh  # noqa: E402
-from lab import KINDS, Fault, Lab, deep, new_uuid, type_row  # noqa: E402
+from lab import EVERY_DAY, KINDS, Fault, Lab, deep, new_uuid, type_row  # noqa: E402
 
 BLOCK = 2 * MIB  # of a VHD
 
@@ -53,7 +53,7 @@ class Contents(unittest.TestCase):
 
     def written_and_forked(self, one):
         """At both ends, over the seam of two blocks, and beneath and above forks."""
-        for form in one.disks.FORMATS if life.DEEP else (one.disks.FORMATS[life.SEED % len(one.disks.FORMATS)],):
+        for form in one.disks.FORMATS if EVERY_DAY else (one.disks.FORMATS[life.SEED % len(one.disks.FORMATS)],):
             vdi = one.create(form)
             last = one.held[vdi].size - life.PIECE
             one.use(vdi, 0, BLOCK - 512, last)
