@@ -296,7 +296,7 @@ class Deadlines(LimitTest):
         for door in (self.shared.admin, self.shared.unix):
             with self.subTest(door.__name__), door() as wire:
                 wire.send(post("fake.large", 32 << 20))
-                time.sleep(4 if SANITIZED else 2.5)
+                time.sleep(7)  # a busy machine takes seconds to make so large an answer
                 self.assertIsNone(wire.answer())
         self.assertEqual(self.shared.metrics()['smapid_connections_late_total{owed="answer"}'], before + 2)
 
