@@ -240,8 +240,9 @@ void connections_sweep(struct connections *all)
         int64_t due = atomic_load(&c->due);
         if (due == 0 || now < due)
             continue;
+        int stage = atomic_load(&c->stage); /* the owner, who sees the end at once, has another for it */
         shut(c);
-        all->counts.late[atomic_load(&c->stage)]++;
+        all->counts.late[stage]++;
     }
     pthread_mutex_unlock(&all->mutex);
 }
