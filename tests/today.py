@@ -4,8 +4,9 @@
 those whose turn it is.
 
 A test marked @each_day (lab.py) always runs. The others of a file that run at all are dealt, in their order, to so many
-days; those of a class marked @one_day go together. SMAPI_SEED, or else the date, says which day it is. SMAPI_EVERY_DAY or SMAPI_DEEP in the environment: all of them run.
-Each file has a process of its own, which begins with the library's modules imported: in a guest that takes seconds.
+days; those of a class marked @one_day go together. SMAPI_SEED, or else the date, says which day it is. With SMAPI_EVERY_DAY
+or SMAPI_DEEP in the environment all of them run. Each file has a process of its own, which begins with the library's
+modules imported: in a guest that takes seconds.
 """
 import http.client  # noqa: F401
 import importlib
